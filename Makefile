@@ -1,0 +1,55 @@
+# Each target is one line over the tool behind it; set-up happens by itself, once, in .venv (envs/setup.sh).
+# Extra words for the tool: make headline ARGS="--config preset=smoke", make test ARGS="-k targets".
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup headline paper ablations pretrain report test test-full test-slurm test-faults bench docs lint lock
+
+STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.toml | sha256sum | cut -c1-16)
+CORES ?= all
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
+PYTEST = .venv/bin/python -m pytest
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## the environment in .venv, from the hash lock
+	@test -e $(STAMP) || envs/setup.sh $(STAMP)
+
+headline: setup ## the comparison of original and ours on the mini preset, and its pictures
+	$(SNAKEMAKE) headline $(ARGS)
+
+paper: setup ## everything the paper shows: all tables and figures
+	$(SNAKEMAKE) $(ARGS)
+
+ablations: setup ## the rows beyond the paper's comparison
+	$(SNAKEMAKE) ablations $(ARGS)
+
+pretrain: setup ## train the mini preset's models again (hours)
+	$(SNAKEMAKE) pretrain $(ARGS)
+
+report: setup ## one file with tables, figures and provenance: report.zip
+	$(SNAKEMAKE) --report report.zip $(ARGS)
+
+test: setup ## the default tests
+	$(PYTEST) $(ARGS)
+
+test-full: setup ## whole runs, with the numbers they must reach (hours)
+	$(PYTEST) -m full $(ARGS)
+
+test-slurm: setup ## the workflow through a SLURM on this machine
+	$(PYTEST) -m slurm $(ARGS)
+
+test-faults: setup ## kills, full disks, truncated files
+	$(PYTEST) -m faults $(ARGS)
+
+bench: setup ## speed and memory, side by side
+	.venv/bin/python benchmarks/engine.py $(ARGS)
+
+docs: setup ## the documentation site, in site/
+	.venv/bin/mkdocs build --strict $(ARGS)
+
+lint: setup ## ruff, mypy, snakefmt, snakemake --lint
+	.venv/bin/pre-commit run --all-files $(ARGS)
+
+lock: setup ## a new envs/requirements.txt and envs/distalign.yaml from envs/requirements.in
+	.venv/bin/python envs/lock.py $(ARGS)

@@ -1,0 +1,1 @@
+"""Finetuning text-to-image diffusion models for fairness (Shen et al., ICLR 2024), reproduced and extended."""
