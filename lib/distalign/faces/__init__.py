@@ -1,0 +1,1 @@
+"""Faces: detection, differentiable crops and alignment, face embedding, bank of real faces."""
