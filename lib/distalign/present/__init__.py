@@ -1,0 +1,1 @@
+"""Tables and figures, in one style, each with the numbers it shows beside it."""

@@ -1,0 +1,148 @@
+"""The columns of every Parquet file of the pipeline. Types never depend on the data.
+
+Where no face was found, box, landmarks, score and probabilities are null, never 0 or -1.
+"""
+
+from collections.abc import Iterable
+from itertools import product
+
+import pyarrow as pa
+
+from distalign.config.attributes import ATTRIBUTES
+
+STRING, INT32, INT64, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
+VECTOR = pa.list_(FLOAT)
+SHARES = pa.map_(STRING, DOUBLE)  # class -> share; in duckdb: frequencies['female']
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", STRING)])  # the Hugging Face image convention
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+# One face: x1, y1, x2, y2 and landmarks (x, y of left eye, right eye, nose, left and right mouth corner) in pixels.
+FACE_FIELDS = [
+    _required("found", BOOL),
+    *(pa.field(name, FLOAT) for name in ("x1", "y1", "x2", "y2")),
+    pa.field("landmarks", VECTOR),
+    pa.field("score", FLOAT),
+]
+
+# Which evaluation of which run a row belongs to, so that a query over many files needs no file names.
+RUN_FIELDS = [
+    _required("preset", STRING),
+    _required("run", STRING),
+    _required("seed", INT64),
+    _required("evaluation", STRING),
+]
+
+# Labelled photographs or renderings for classifiers, face embedding and face bank. Labels are class words.
+FACES = pa.schema(
+    [
+        _required("image_id", STRING),
+        _required("image", IMAGE),
+        _required("split", STRING),
+        *(pa.field(attribute, STRING) for attribute in ATTRIBUTES),
+        pa.field("identity", INT64),
+        *FACE_FIELDS,
+    ]
+)
+
+# Generated images. `index` counts within a prompt; equal (prompt_id, noise_seed) means the same initial noise.
+IMAGES = pa.schema(
+    [
+        _required("image_id", STRING),
+        _required("prompt_id", STRING),
+        _required("prompt", STRING),
+        _required("index", INT32),
+        _required("noise_seed", INT64),
+        _required("image", IMAGE),
+    ]
+)
+
+# Per prompt, classifier and attribute (or joint attribute, `gender+race`); shares are over images with a face.
+# `floor` and `target_floor`: what an exactly fair, or exactly on target, i.i.d. generator scores with n_faces images.
+BIAS = pa.schema(
+    [
+        *RUN_FIELDS,
+        _required("prompt_id", STRING),
+        _required("classifier", STRING),
+        _required("attribute", STRING),
+        _required("frequencies", SHARES),
+        pa.field("bias", DOUBLE),
+        _required("n_images", INT32),
+        _required("n_faces", INT32),
+        pa.field("floor", DOUBLE),
+        _required("target", SHARES),
+        pa.field("target_distance", DOUBLE),
+        pa.field("target_floor", DOUBLE),
+    ]
+)
+
+# Tidy results. prompt_id is null in rows about the whole run: there value is the mean and std the standard deviation
+# over prompts, and n counts prompts; in rows about a prompt std is over images and n counts images. classifier is null
+# for metrics no attribute classifier has a part in. low, high: 95% bootstrap interval.
+RESULTS = pa.schema(
+    [
+        *RUN_FIELDS,
+        pa.field("prompt_id", STRING),
+        pa.field("classifier", STRING),
+        _required("metric", STRING),
+        pa.field("value", DOUBLE),
+        pa.field("std", DOUBLE),
+        pa.field("low", DOUBLE),
+        pa.field("high", DOUBLE),
+        _required("n", INT32),
+    ]
+)
+
+# Training, long form. phase: train | validation. Metrics: loss/align, loss/image, loss/face, bias/<attribute>,
+# face_found, gradient_norm, seconds; classifier says who measured the bias (null for the others).
+TRAIN_LOG = pa.schema(
+    [
+        _required("iteration", INT32),
+        _required("phase", STRING),
+        pa.field("classifier", STRING),
+        _required("metric", STRING),
+        pa.field("value", DOUBLE),
+    ]
+)
+
+
+def ORIGINALS(attributes: Iterable[str]) -> pa.Schema:
+    """What the frozen model makes of a plan's training images: faces, `{attribute}={class}` probabilities, features."""
+    return pa.schema(
+        [
+            _required("iteration", INT32),
+            _required("prompt_id", STRING),
+            _required("index", INT32),
+            _required("noise_seed", INT64),
+            _required("sampler_steps", INT32),
+            *FACE_FIELDS,
+            *(pa.field(column, FLOAT) for attribute in attributes for column in class_columns(attribute)),
+            _required("clip", VECTOR),
+            _required("dino", VECTOR),
+            pa.field("face", VECTOR),
+        ]
+    )
+
+
+def CLASSIFIED(classifiers: Iterable[str], attributes: Iterable[str]) -> pa.Schema:
+    """Everything measured on one generated image; probabilities in `{classifier}/{attribute}={class}`."""
+    pairs = product(tuple(classifiers), tuple(attributes))
+    return pa.schema(
+        [
+            _required("prompt_id", STRING),
+            _required("index", INT32),
+            *FACE_FIELDS,
+            *(pa.field(column, FLOAT) for name, attribute in pairs for column in class_columns(attribute, name)),
+            *(pa.field(metric, FLOAT) for metric in ("clip_t", "clip_i", "dino")),
+            pa.field("concept_readable", BOOL),
+        ]
+    )
+
+
+def class_columns(attribute: str, classifier: str | None = None) -> list[str]:
+    """Names of an attribute's probability columns, in class order."""
+    prefix = f"{classifier}/" if classifier else ""
+    return [f"{prefix}{attribute}={name}" for name in ATTRIBUTES[attribute]]
