@@ -1,0 +1,11 @@
+"""The attributes a face classifier reads, and their classes in the one order used everywhere.
+
+They are perceived attributes: what a classifier says of a picture. Two genders and four groups are the paper's
+limits (section 5), not statements about people.
+"""
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "gender": ("female", "male"),
+    "race": ("wmelh", "asian", "black", "indian"),
+    "age": ("young", "old"),
+}
