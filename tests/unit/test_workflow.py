@@ -1,0 +1,66 @@
+"""The helper every job script runs inside: logging, clean errors, threads."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+from types import SimpleNamespace
+from distalign.errors import UserError
+from distalign.workflow import job
+import logging, os, signal
+context = SimpleNamespace(log=[{log!r}], threads=3, rule="finetune")
+with job(context):
+    logging.getLogger("distalign.test").info("threads %s", os.environ["OMP_NUM_THREADS"])
+    {body}
+"""
+
+
+def run_job(tmp_path: Path, body: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    log = tmp_path / "logs" / "job.log"
+    script = textwrap.dedent(SCRIPT).format(log=str(log), body=body)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    return result, log.read_text()
+
+
+def test_log_goes_to_the_rules_file_and_to_stderr(tmp_path: Path) -> None:
+    result, log = run_job(tmp_path, "pass")
+    assert result.returncode == 0
+    assert "threads 3" in log
+    assert "threads 3" in result.stderr
+
+
+def test_user_error_is_a_message_and_exit_status_1(tmp_path: Path) -> None:
+    result, log = run_job(tmp_path, 'raise UserError("faces.parquet: truncated. Delete it and run again.")')
+    assert result.returncode == 1
+    for text in (log, result.stderr):
+        assert "finetune: faces.parquet: truncated. Delete it and run again." in text
+        assert "Traceback" not in text
+
+
+def test_defect_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
+    result, log = run_job(tmp_path, "1 / 0")
+    assert result.returncode == 1
+    assert "ZeroDivisionError" in log
+
+
+def test_sigterm_ends_the_job_through_its_clean_up(tmp_path: Path) -> None:
+    body = f"""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        open({str(tmp_path / "cleaned")!r}, "w").close()
+    """
+    result, _ = run_job(tmp_path, body.strip())
+    assert result.returncode == 128 + 15
+    assert (tmp_path / "cleaned").exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_torch_uses_the_granted_threads(threads: int) -> None:
+    code = f"import torch; import distalign.workflow as w; w.use_threads({threads}); print(torch.get_num_threads())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == str(threads)
