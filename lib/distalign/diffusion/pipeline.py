@@ -1,0 +1,94 @@
+"""A frozen latent diffusion model, read from an ordinary diffusers `StableDiffusionPipeline` directory."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from distalign.errors import UserError
+
+
+@dataclass
+class Pipeline:
+    """The parts of a latent diffusion model, frozen and in evaluation mode.
+
+    Attributes:
+        scheduler_config: the scheduler's own JSON configuration (noise table, prediction type).
+        prefix_ids: token ids of the learned prompt prefix, put before every prompt; empty without one.
+        autocast: run U-Net and decoder under bfloat16 autocast.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler_config: dict[str, Any]
+    prefix_ids: list[int] = field(default_factory=list)
+    autocast: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent."""
+        size = self.unet.config["sample_size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        return self.unet.config["in_channels"], height, width
+
+    @property
+    def downscale(self) -> int:
+        """Image pixels per latent cell along one side."""
+        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square image in pixels."""
+        return self.latent_shape[1] * self.downscale
+
+    @property
+    def modules(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        return self.unet, self.vae, self.text_encoder
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """The autocast region in which U-Net and decoder run."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            yield
+
+
+def load_pipeline(
+    path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, autocast: bool = False
+) -> Pipeline:
+    """Load a diffusers Stable Diffusion directory for inference and for gradients with respect to adapters.
+
+    Raises:
+        UserError: the directory or one of its parts is missing.
+    """
+    root = Path(path)
+    for part in ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler/scheduler_config.json"):
+        if not (root / part).exists():
+            raise UserError(f"{root}: not a diffusers pipeline directory, {part} is missing; fetch or pretrain it again")
+    pipeline = Pipeline(
+        unet=UNet2DConditionModel.from_pretrained(root / "unet", torch_dtype=dtype, local_files_only=True),
+        vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=dtype, local_files_only=True),
+        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", dtype=dtype, local_files_only=True),
+        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
+        scheduler_config=json.loads((root / "scheduler/scheduler_config.json").read_text()),
+        autocast=autocast,
+    )
+    for module in pipeline.modules:
+        module.requires_grad_(False).eval().to(device)
+    return pipeline

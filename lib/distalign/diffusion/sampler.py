@@ -1,0 +1,151 @@
+"""The sampling loop all methods share: per-image conditioning, guidance as one doubled batch, stored latents."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from distalign.diffusion.noise import initial_noise
+from distalign.diffusion.pipeline import Pipeline
+from distalign.diffusion.schedule import Schedule, build_schedule
+from distalign.diffusion.text import Padding, TextConditioning, encode_prompts
+
+
+@dataclass
+class StepGraph:
+    """One U-Net evaluation whose autograd graph was kept: images `start:stop` at step `step`."""
+
+    step: int
+    start: int
+    stop: int
+    latents: Tensor  # the leaf that went in, (stop - start, C, h, w)
+    prediction: Tensor  # guided, same shape
+
+
+@dataclass
+class Rollout:
+    """What a sampling leaves behind.
+
+    Attributes:
+        z0: (B, C, h, w), ready to decode.
+        latents: (S, B, C, h, w), the input of every step; None unless asked for.
+        graphs: kept U-Net graphs in the order they were made, micro-batch by micro-batch, first step first.
+    """
+
+    schedule: Schedule
+    z0: Tensor
+    latents: Tensor | None = None
+    graphs: list[StepGraph] = field(default_factory=list)
+
+
+def predict_noise(
+    pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None, guidance: float
+) -> Tensor:
+    """Guided prediction (B, C, h, w) for latents (B, C, h, w), timesteps () or (B,), guidance batch (2B, L, D).
+
+    At guidance 1 the empty prompt has no effect and is not evaluated.
+    """
+    if guidance == 1:
+        half = len(latents)
+        return _unet(pipeline, latents, timesteps, states[half:], None if mask is None else mask[half:])
+    doubled = timesteps if timesteps.ndim == 0 else timesteps.repeat(2)
+    empty, conditional = _unet(pipeline, latents.repeat(2, 1, 1, 1), doubled, states, mask).chunk(2)
+    return empty + guidance * (conditional - empty)
+
+
+def _unet(pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+    with pipeline.precision():
+        output = pipeline.unet(
+            latents.to(pipeline.dtype),
+            timesteps,
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            return_dict=False,
+        )[0]
+    return output.to(latents.dtype)
+
+
+def sample(
+    pipeline: Pipeline,
+    noise: Tensor,
+    conditioning: TextConditioning,
+    prompt_index: Tensor,
+    steps: int,
+    guidance: float,
+    micro_batch: int,
+    keep: bool = False,
+    graph_steps: Collection[int] = (),
+) -> Rollout:
+    """Sample with DPM-Solver++ 2M from noise (B, C, h, w), image b conditioned on prompt `prompt_index[b]`.
+
+    Nothing is differentiated, except that steps in `graph_steps` keep the graph of their U-Net evaluation: their
+    input latent is a leaf, so the graphs of different steps are independent of each other.
+
+    Args:
+        micro_batch: images sampled together.
+        keep: return every step's input latents.
+    """
+    schedule = build_schedule(pipeline.scheduler_config, steps)
+    device = pipeline.device
+    noise, prompt_index = noise.to(device), prompt_index.to(device)
+    timesteps = torch.as_tensor(schedule.timesteps, device=device)
+    rollout = Rollout(schedule, torch.empty_like(noise))
+    if keep:
+        rollout.latents = noise.new_empty(steps, *noise.shape)
+    for start in range(0, len(noise), micro_batch):
+        stop = min(start + micro_batch, len(noise))
+        z, before = noise[start:stop], None
+        with torch.set_grad_enabled(bool(graph_steps)):
+            states, mask = conditioning.batch(prompt_index[start:stop])
+        for i in range(steps):
+            if rollout.latents is not None:
+                rollout.latents[i, start:stop] = z
+            kept = i in graph_steps
+            leaf = z.detach().requires_grad_(kept)
+            with torch.set_grad_enabled(kept):
+                output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
+            if kept:
+                rollout.graphs.append(StepGraph(i, start, stop, leaf, output))
+            z, before = advance(schedule, i, z, output.detach(), before)
+        rollout.z0[start:stop] = z
+    return rollout
+
+
+def advance(schedule: Schedule, i: int, z: Tensor, output: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One solver step: (z_{i+1}, m_i) from z_i, the network's output there and m_{i-1} (None at the first step)."""
+    data = schedule.data_latent[i] * z + schedule.data_output[i] * output
+    following = schedule.latent[i] * z + schedule.current[i] * data
+    if before is not None and schedule.previous[i] != 0:
+        following = following + schedule.previous[i] * before
+    return following, data
+
+
+def decode(pipeline: Pipeline, z0: Tensor, micro_batch: int) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of latents (B, C, h, w); differentiable, except where the image saturates."""
+    with pipeline.precision():
+        parts = [
+            pipeline.vae.decode((z / pipeline.vae.config["scaling_factor"]).to(pipeline.dtype)).sample
+            for z in z0.split(micro_batch)
+        ]
+    return torch.cat(parts).to(z0.dtype).clamp(-1, 1)
+
+
+@torch.no_grad()
+def generate(
+    pipeline: Pipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    micro_batch: int,
+    padding: Padding = "longest",
+) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1]; image b shows `prompts[b]` from the noise of `seeds[b]`."""
+    texts = list(dict.fromkeys(prompts))
+    conditioning = encode_prompts(pipeline, texts, padding)
+    rows = {text: row for row, text in enumerate(texts)}
+    prompt_index = torch.tensor([rows[prompt] for prompt in prompts])
+    noise = initial_noise(pipeline.latent_shape, seeds)
+    rollout = sample(pipeline, noise, conditioning, prompt_index, steps, guidance, micro_batch)
+    return decode(pipeline, rollout.z0, micro_batch)
