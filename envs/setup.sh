@@ -49,13 +49,15 @@ export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-${index:-https://py
 unset PYTHONPATH PIP_REQUIRE_VIRTUALENV
 
 # uv installs in a minute what takes pip two; its own version and hashes stand in the same lock.
+quiet=--quiet
+if [ -t 2 ]; then quiet=; fi # a person gets to see the progress
 echo "set-up: installing the locked environment (once; 1 to 3 minutes)"
 sed -n '/^uv==/,/[^\\]$/p' "$LOCK" >"$scratch/uv.txt"
 { .venv/bin/python -m pip install --quiet --require-hashes -r "$scratch/uv.txt" &&
-    .venv/bin/python -m uv pip install --quiet --require-hashes -r "$LOCK"; } || {
+    .venv/bin/python -m uv pip install $quiet --require-hashes -r "$LOCK"; } || {
     echo "set-up: uv did not succeed, trying pip" >&2
     rm -rf "$scratch/uv"
-    .venv/bin/python -m pip install --quiet --require-hashes --no-deps -r "$LOCK"
+    .venv/bin/python -m pip install $quiet --require-hashes --no-deps -r "$LOCK"
 } || fail "the packages could not be installed: see the messages above (network? disk?). Run the same command again to go on."
 
 # setuptools is in the lock, so nothing is fetched here.
