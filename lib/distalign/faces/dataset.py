@@ -1,0 +1,94 @@
+"""A labelled face Parquet, decoded into memory."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.errors import UserError
+from distalign.store.parquet import FACES, decode_image, read_batches
+
+UNKNOWN = -1
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Faces with their labels, all on the CPU.
+
+    Attributes:
+        images: (N, 3, H, W) uint8.
+        boxes: (N, 4) float32, in pixels.
+        landmarks: (N, 5, 2) float32, in pixels.
+        labels: Class index (N,) int64 of each attribute, -1 where unknown.
+        identity: (N,) int64, -1 where unknown.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    landmarks: Tensor
+    labels: dict[str, Tensor]
+    identity: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Images (n, 3, H, W) in [-1, 1] of the rows `index`."""
+        return to_float(self.images[index])
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Images from uint8 to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def load_faces(path: Path, split: str, attributes: Iterable[str] = ATTRIBUTES) -> FaceSet:
+    """Faces of one split that were found by the detector; all images must have one size.
+
+    Args:
+        path: A Parquet file with the columns of `FACES`.
+        split: `train`, `validation` or `test`.
+        attributes: Labels to read.
+
+    Raises:
+        UserError: unreadable file, no face in the split, an unknown class word, or images of several sizes.
+    """
+    names = tuple(attributes)
+    boxes = ["x1", "y1", "x2", "y2"]
+    columns = ["image", "split", *names, "identity", "found", *boxes, "landmarks"]
+    parts: list[pa.RecordBatch] = []
+    images: list[np.ndarray] = []
+    for rows in read_batches(path, FACES, ROWS_AT_ONCE, columns):
+        chosen = rows.filter(pc.and_(pc.equal(rows["split"], split), rows["found"]))
+        images += [decode_image(data) for data in pc.struct_field(chosen["image"], "bytes").to_pylist()]
+        parts.append(chosen.drop_columns(["image", "split", "found"]))
+    if not images:
+        raise UserError(f"{path}: no face in split {split!r}; is it the right file, and were faces detected in it?")
+    sizes = sorted({image.shape[:2] for image in images})
+    if len(sizes) > 1:
+        raise UserError(f"{path}: images of several sizes (from {sizes[0]} to {sizes[-1]}); bring them to one size.")
+    table = pa.Table.from_batches(parts)
+    return FaceSet(
+        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        boxes=torch.from_numpy(np.stack([table[name].to_numpy() for name in boxes], 1).astype(np.float32)),
+        landmarks=torch.tensor(table["landmarks"].to_pylist()).view(-1, 5, 2),
+        labels={name: _label_indices(path, table[name], name) for name in names},
+        identity=torch.from_numpy(table["identity"].fill_null(UNKNOWN).to_numpy().copy()),
+    )
+
+
+def _label_indices(path: Path, words: pa.ChunkedArray, attribute: str) -> Tensor:
+    """Class indices of class words, -1 for null."""
+    classes = ATTRIBUTES[attribute]
+    unknown = sorted(set(pc.unique(words).to_pylist()) - {*classes, None})
+    if unknown:
+        raise UserError(f"{path}: column {attribute}: unknown classes {unknown}; known are {list(classes)}.")
+    index = pc.index_in(words, value_set=pa.array(classes)).fill_null(UNKNOWN)
+    return torch.from_numpy(index.to_numpy().astype(np.int64))
