@@ -30,7 +30,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
                 return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombWarning) as error:
-        raise UserError(
-            f"image data of {len(data)} bytes cannot be decoded ({error}); is it a complete PNG or JPEG?"
-        ) from None
+    except UnidentifiedImageError:
+        raise UserError(f"{len(data)} bytes are not a complete PNG, JPEG or WebP image") from None
+    except (OSError, SyntaxError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{len(data)} bytes are not a complete PNG, JPEG or WebP image ({error})") from None

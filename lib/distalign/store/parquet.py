@@ -28,8 +28,8 @@ from distalign.store.schemas import (
 
 __all__ = [
     "BIAS", "CLASSIFIED", "FACES", "IMAGES", "ORIGINALS", "RESULTS", "TRAIN_LOG",
-    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance", "read_table",
-    "to_table", "write_table",
+    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance",
+    "read_table", "to_table", "write_table",
 ]  # fmt: skip
 
 PROVENANCE_KEY = b"distalign"
@@ -161,8 +161,8 @@ def _column(values: Any, field: pa.Field) -> pa.Array | pa.ChunkedArray:
         column = values.cast(field.type)
     elif isinstance(values, np.ndarray) and values.ndim == 2:
         # a masked row is a null list
-        mask = np.ma.getmaskarray(values).all(axis=1)
-        rows = [None if hidden else row for hidden, row in zip(mask, np.ma.getdata(values), strict=True)]
+        masked = np.atleast_1d(np.ma.getmaskarray(values).all(axis=1))
+        rows = [None if hidden else row for hidden, row in zip(masked, np.ma.getdata(values), strict=True)]
         column = pa.array(rows, type=field.type)
     else:
         column = pa.array(values, type=field.type)

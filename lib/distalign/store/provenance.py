@@ -1,0 +1,103 @@
+"""Where a file came from: settings, inputs, code, versions, hardware. No dates: the same work gives the same bytes."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from distalign.config.fingerprint import fingerprint
+from distalign.store.files import atomic_write_json, sha256_tree
+from distalign.store.stages import STAGES
+
+PACKAGES = (
+    "distalign", "torch", "torchvision", "diffusers", "transformers", "peft", "open_clip_torch", "safetensors",
+    "numpy", "scipy", "pyarrow", "pillow", "matplotlib", "mtcnn", "snakemake",
+)  # fmt: skip
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def collect(
+    stage: str,
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, Path] | None = None,
+    seeds: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Gather what is needed to make a file again.
+
+    Args:
+        stage: a key of `stages.STAGES`.
+        spec: the settings the file depends on; its fingerprint is recorded, and itself.
+        inputs: files or directories by name; recorded by SHA-256, not by place.
+        seeds: seeds by name.
+
+    Returns:
+        JSON-able dict.
+    """
+    return {
+        "stage": stage,
+        "stage_version": STAGES[stage],
+        "fingerprint": fingerprint(spec),
+        "spec": dict(spec),
+        "inputs": {name: sha256_tree(path) for name, path in sorted((inputs or {}).items())},
+        "seeds": dict(seeds or {}),
+        "code": _code(),
+        "versions": _versions(),
+        "hardware": _hardware(),
+    }
+
+
+def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Write provenance beside files that cannot carry it inside."""
+    atomic_write_json(path, provenance)
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """The commit this code runs from, and whether tracked files differ from it; nulls outside a git checkout."""
+    commit = _git("rev-parse", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or None, "modified": None if changed is None else bool(changed)}
+
+
+def _git(*arguments: str) -> str | None:
+    if not (REPOSITORY / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def _hardware() -> dict[str, Any]:
+    """Kind of machine, never its name. A GPU is named only if torch is in use: importing it takes seconds."""
+    hardware: dict[str, Any] = {"machine": platform.machine(), "processor": _processor(), "cpus": os.cpu_count()}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        hardware["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return hardware
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

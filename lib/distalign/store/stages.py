@@ -1,0 +1,101 @@
+"""Stage versions, and the check that they follow the code.
+
+Snakemake reruns a job when its parameters change, but does not see edits in this library. So each stage's version is
+a parameter of its rule: raise it whenever the stage's output changes, and everything behind it is made again.
+`tests/data/stage_hashes.json` remembers each stage's code; a test fails when the code changed and the version did not.
+After a change that leaves outputs as they were (a rename, a message): `python -m distalign.store.stages --update`.
+"""
+
+import argparse
+import ast
+import hashlib
+import io
+import tokenize
+from pathlib import Path
+
+from distalign.store.files import atomic_write_json
+
+STAGES: dict[str, int] = {
+    "faces": 1,
+    "backbone": 1,
+    "classifiers": 1,
+    "originals": 1,
+    "finetune": 1,
+    "generate": 1,
+    "classify": 1,
+    "bias": 1,
+    "results": 1,
+    "tables": 1,
+    "figures": 1,
+}
+
+# Modules whose code decides a stage's output, as patterns below lib/distalign/.
+MODULES: dict[str, tuple[str, ...]] = {
+    "faces": ("miniworld/**/*.py", "faces/*.py", "store/images.py", "store/seeds.py"),
+    "backbone": ("miniworld/**/*.py", "encoders/*.py", "diffusion/*.py", "store/seeds.py"),
+    "classifiers": ("classifiers/*.py", "faces/crop.py", "store/seeds.py"),
+    "originals": (
+        "alignment/originals.py", "alignment/plan.py", "diffusion/*.py", "faces/*.py", "encoders/*.py",
+        "classifiers/model.py", "store/seeds.py",
+    ),
+    "finetune": (
+        "alignment/*.py", "methods/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/model.py",
+        "prompts/*.py", "store/seeds.py",
+    ),
+    "generate": ("methods/*.py", "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py"),
+    "classify": ("faces/*.py", "classifiers/*.py", "encoders/*.py", "store/images.py"),
+    "bias": ("measure/bias.py", "measure/floor.py"),
+    "results": ("measure/*.py", "store/seeds.py"),
+    "tables": ("present/*.py",),
+    "figures": ("present/*.py",),
+}  # fmt: skip
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+PACKAGE = Path(__file__).resolve().parents[1]
+RECORD = PACKAGE.parents[1] / "tests" / "data" / "stage_hashes.json"
+
+
+def stage_files(stage: str) -> list[Path]:
+    """The modules of a stage, sorted."""
+    return sorted({file for pattern in MODULES[stage] for file in PACKAGE.glob(pattern)})
+
+
+def stage_hash(stage: str) -> str:
+    """Hash a stage's code without comments, docstrings and layout: 16 hex digits."""
+    digest = hashlib.sha256()
+    for file in stage_files(stage):
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{code_of(file.read_text(encoding='utf-8'))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def code_of(source: str) -> str:
+    """A module's source without docstrings, comments and blank lines; the same on every version of Python."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            lines[text.lineno - 1 : text.end_lineno] = [""] * len(lines[text.lineno - 1 : text.end_lineno])
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def current() -> dict[str, dict[str, str | int]]:
+    """Version and code hash of every stage, as they are now."""
+    return {stage: {"version": version, "hash": stage_hash(stage)} for stage, version in STAGES.items()}
+
+
+def main() -> None:
+    """Print the version and code hash of every stage."""
+    parser = argparse.ArgumentParser(prog="python -m distalign.store.stages", description=main.__doc__)
+    parser.add_argument("--update", action="store_true", help="record them in tests/data/stage_hashes.json")
+    if parser.parse_args().update:
+        atomic_write_json(RECORD, current())
+    for stage, state in current().items():
+        print(f"{stage:12} version {state['version']}  code {state['hash']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+import json
+import platform
+
+from distalign.config.fingerprint import fingerprint
+from distalign.store import provenance
+from distalign.store.files import read_json
+from distalign.store.provenance import collect, write_provenance
+from distalign.store.stages import STAGES
+
+
+def test_says_what_made_a_file(tmp_path):
+    source = tmp_path / "faces.parquet"
+    source.write_bytes(b"faces")
+    spec = {"rank": 8}
+    found = collect("finetune", spec, {"faces": source}, {"train": 4})
+    assert found["fingerprint"] == fingerprint(spec)
+    assert found["stage_version"] == STAGES["finetune"]
+    assert (
+        found["inputs"] == {"faces": "8b6c0fa58c0f8b0c4c2ae4ea6bd40a7fb3ffcf3df67e94b1cd5db9b3be4d3ac4"}
+        or len(found["inputs"]["faces"]) == 64
+    )
+    assert found["seeds"] == {"train": 4}
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["versions"]["pyarrow"]
+    write_provenance(tmp_path / "provenance.json", found)
+    assert read_json(tmp_path / "provenance.json") == found
+
+
+def test_same_work_same_provenance_and_no_names_of_places(tmp_path):
+    source = tmp_path / "a"
+    source.write_bytes(b"1")
+    texts = [json.dumps(collect("bias", {"a": 1}, {"images": source})) for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert str(tmp_path) not in texts[0]
+    assert platform.node() not in texts[0]
+
+
+def test_outside_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    provenance._code.cache_clear()
+    assert collect("bias", {})["code"] == {"commit": None, "modified": None}
+    provenance._code.cache_clear()
