@@ -57,7 +57,9 @@ def tiny_pipeline(path: Path, image: int = 16, dtype: torch.dtype = torch.float3
     encoder = CLIPTextModel(text)
     with torch.no_grad():  # the initialisation is so quiet that prompts would hardly matter
         encoder.embeddings.token_embedding.weight.mul_(30)
-    scheduler = DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
     StableDiffusionPipeline(
         vae=vae.to(dtype),
         text_encoder=encoder.to(dtype),

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from distalign.errors import UserError
 
@@ -35,10 +36,12 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
+        """Where U-Net, decoder and text encoder are."""
         return self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the frozen weights; latents and adapters stay float32."""
         return self.unet.dtype
 
     @property
@@ -60,6 +63,7 @@ class Pipeline:
 
     @property
     def modules(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """All networks."""
         return self.unet, self.vae, self.text_encoder
 
     @contextlib.contextmanager
@@ -80,7 +84,8 @@ def load_pipeline(
     root = Path(path)
     for part in ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler/scheduler_config.json"):
         if not (root / part).exists():
-            raise UserError(f"{root}: not a diffusers pipeline directory, {part} is missing; fetch or pretrain it again")
+            raise UserError(f"{root}: not a diffusers pipeline, {part} is missing; fetch or pretrain it again")
+    transformers_logging.disable_progress_bar()
     pipeline = Pipeline(
         unet=UNet2DConditionModel.from_pretrained(root / "unet", torch_dtype=dtype, local_files_only=True),
         vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=dtype, local_files_only=True),

@@ -80,11 +80,8 @@ def sample(
     """Sample with DPM-Solver++ 2M from noise (B, C, h, w), image b conditioned on prompt `prompt_index[b]`.
 
     Nothing is differentiated, except that steps in `graph_steps` keep the graph of their U-Net evaluation: their
-    input latent is a leaf, so the graphs of different steps are independent of each other.
-
-    Args:
-        micro_batch: images sampled together.
-        keep: return every step's input latents.
+    input latent is a leaf, so the graphs of different steps are independent of each other. With `keep`, the input
+    latents of every step are returned. `micro_batch` images are sampled together.
     """
     schedule = build_schedule(pipeline.scheduler_config, steps)
     device = pipeline.device

@@ -28,7 +28,7 @@ _TABLE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "tra
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """One sampling of S steps: with e_i the network's output at step i,
+    """One sampling of S steps as a linear recursion in latents z_i and network outputs e_i.
 
     m_i = data_latent[i] z_i + data_output[i] e_i   (the clean latent as predicted at step i)
     z_{i+1} = latent[i] z_i + current[i] m_i + previous[i] m_{i-1}
@@ -46,6 +46,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
+        """Number of network evaluations, S."""
         return len(self.timesteps)
 
     def linear_coefficients(self) -> tuple[float, np.ndarray]:

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from distalign.diffusion.noise import initial_noise
+from distalign.diffusion.pipeline import load_pipeline
+from distalign.diffusion.sampler import decode, generate, sample
+from distalign.diffusion.schedule import SOLVER, build_schedule
+from distalign.diffusion.text import encode_prompts
+from distalign.errors import UserError
+from helpers.tiny import PROMPTS
+
+TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def test_noise_depends_on_the_seed_of_its_image_alone() -> None:
+    both = initial_noise((4, 3, 3), [7, 8])
+    assert torch.equal(both[1:], initial_noise((4, 3, 3), [8]))
+    assert not torch.equal(both[0], both[1])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 14, 15, 21])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_linear_coefficients_are_the_solver_s_impulse_response(steps: int, prediction_type: str) -> None:
+    schedule = build_schedule({**TABLE, "prediction_type": prediction_type}, steps)
+    gain, weights = schedule.linear_coefficients()
+    scheduler = DPMSolverMultistepScheduler(**TABLE, **SOLVER, prediction_type=prediction_type)
+    scheduler.set_timesteps(steps)
+    outputs = torch.eye(steps + 1)[:-1]  # column i: an impulse at step i; the last column starts from z_T = 1
+    z = torch.eye(steps + 1)[-1]
+    for output, t in zip(outputs, scheduler.timesteps, strict=True):
+        z = scheduler.step(output, t, z).prev_sample
+    np.testing.assert_allclose([*weights, gain], z.numpy(), rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "first", "last"),
+    [(19, -0.24, [0.10, 0.37, -2.28]), (21, -0.21, [0.10, 0.36, -2.06]), (23, -0.18, [0.17, 0.21, -1.79])],
+)
+def test_released_factors_are_those_of_the_released_code(steps: int, first: float, last: list[float]) -> None:
+    schedule = build_schedule(TABLE, steps)
+    factors = schedule.released_factors()
+    effective = schedule.linear_coefficients()[1] * factors
+    assert np.log(factors).sum() == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(effective[-3:], last, atol=0.005)
+    assert effective[0] == pytest.approx(first, abs=0.005)
+    assert np.all((effective[1:-5] < -0.29) & (effective[1:-5] > -0.44))
+
+
+def test_coefficients_at_21_steps_run_as_the_paper_s_do() -> None:
+    weights = build_schedule(TABLE, 21).linear_coefficients()[1]
+    np.testing.assert_allclose(weights[:4], [-2.31, -2.80, -2.15, -1.48], atol=0.005)
+    np.testing.assert_allclose(weights[-4:], [-0.06, 0.03, 0.10, -0.66], atol=0.005)
+
+
+def test_unknown_prediction_type() -> None:
+    with pytest.raises(UserError, match="prediction_type 'sample'"):
+        build_schedule({**TABLE, "prediction_type": "sample"}, 5)
+
+
+def test_images_equal_diffusers_own_pipeline(tiny_backbone: Path) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    ours = generate(pipeline, PROMPTS, [1, 2], 5, 4.0, 1, "max_length")
+    reference = StableDiffusionPipeline.from_pretrained(tiny_backbone, local_files_only=True)
+    reference.scheduler = DPMSolverMultistepScheduler.from_config(reference.scheduler.config, **SOLVER)
+    reference.set_progress_bar_config(disable=True)
+    noise = initial_noise(pipeline.latent_shape, [1, 2])
+    theirs = reference(PROMPTS, latents=noise, num_inference_steps=5, guidance_scale=4.0, output_type="pt").images
+    assert torch.allclose(ours, theirs * 2 - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_an_image_does_not_depend_on_its_batch(tiny_backbone: Path, padding: str) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    together = generate(pipeline, [*PROMPTS, PROMPTS[0]], [1, 2, 3], 3, 4.0, 2, padding)
+    cases = zip([*PROMPTS, PROMPTS[0]], [1, 2, 3], strict=True)
+    alone = [generate(pipeline, [prompt], [seed], 3, 4.0, 1, padding) for prompt, seed in cases]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_longest_padding_is_the_released_regime_for_one_prompt(tiny_backbone: Path) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    conditioning = encode_prompts(pipeline, PROMPTS[:1], "longest")
+    length = len(pipeline.tokenizer(PROMPTS[0])["input_ids"])
+    empty = pipeline.tokenizer("", padding="max_length", max_length=length, return_tensors="pt")
+    states = pipeline.text_encoder(empty["input_ids"], empty["attention_mask"]).last_hidden_state
+    assert conditioning.embeddings.shape[1] == length
+    assert conditioning.mask is None
+    assert torch.allclose(conditioning.unconditional, states, atol=1e-6)
+
+
+def test_guidance_one_is_the_conditional_model(tiny_backbone: Path) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    exactly = generate(pipeline, PROMPTS, [1, 2], 3, 1.0, 2)
+    nearly = generate(pipeline, PROMPTS, [1, 2], 3, 1.0 + 1e-7, 2)
+    assert torch.allclose(exactly, nearly, atol=1e-5)
+
+
+def test_rollout_keeps_latents_and_independent_graphs(tiny_backbone: Path) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    conditioning = encode_prompts(pipeline, PROMPTS)
+    noise = initial_noise(pipeline.latent_shape, [1, 2, 3])
+    index = torch.tensor([0, 1, 1])
+    plain = sample(pipeline, noise, conditioning, index, 4, 3.0, 2)
+    kept = sample(pipeline, noise, conditioning, index, 4, 3.0, 2, keep=True, graph_steps={1, 3})
+    assert torch.equal(plain.z0, kept.z0)
+    assert plain.latents is None
+    assert torch.equal(kept.latents[0], noise)
+    assert [(g.step, g.start, g.stop) for g in kept.graphs] == [(1, 0, 2), (3, 0, 2), (1, 2, 3), (3, 2, 3)]
+    assert torch.equal(kept.graphs[1].latents, kept.latents[3, :2])
+    assert not kept.z0.requires_grad
+    images = decode(pipeline, kept.z0.requires_grad_(), 2)
+    assert images.shape == (3, 3, 16, 16)
+    assert images.requires_grad
+    assert images.abs().max() <= 1
+
+
+def test_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        load_pipeline(tmp_path)
