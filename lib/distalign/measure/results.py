@@ -1,0 +1,129 @@
+"""The tidy table of results: every metric per prompt and per run, with spread and confidence interval."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distalign.measure import similarity
+from distalign.measure.bias import RunKey, bias, cells, frequencies_of, number_prompts, target_distance
+from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts
+from distalign.store.parquet import RESULTS, to_table
+from distalign.store.seeds import stable_seed
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric on a run: estimate, spread over images and count per prompt (P,), bootstrap replicates (R, P)."""
+
+    metric: str
+    classifier: str | None
+    values: Array
+    deviations: Array
+    counts: NDArray[np.int64]
+    replicates: Array | None
+    bounds: tuple[float, float]
+
+
+def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
+    """Bring one evaluation of one run into tidy form.
+
+    Args:
+        bias_rows: schema BIAS, as `bias_table` made it from `classified`.
+        classified: schema CLASSIFIED.
+
+    Returns:
+        rows of schema RESULTS: per metric one for each prompt and, with prompt_id null, one for the run.
+    """
+    prompts, prompt_index = number_prompts(classified["prompt_id"].to_pylist())
+    key = RunKey(**bias_rows.select(["preset", "run", "seed", "evaluation"]).slice(0, 1).to_pylist()[0])
+    measured = [
+        *_attribute_measurements(bias_rows.to_pylist()),
+        *_image_measurements(classified, prompt_index, len(prompts)),
+    ]
+    rows = [{**asdict(key), **row} for measurement in measured for row in _rows(measurement, prompts)]
+    return to_table({name: [row[name] for row in rows] for name in RESULTS.names}, RESULTS)
+
+
+def reader_gaps(results: pa.Table) -> dict[tuple[str, str, int, str, str], dict[str, float]]:
+    """The run's bias as each classifier reads it, by (preset, run, seed, evaluation, metric).
+
+    Classifiers that agree are the evidence that finetuning changed the faces and not just fooled one classifier.
+    """
+    gaps: dict[tuple[str, str, int, str, str], dict[str, float]] = {}
+    for row in results.to_pylist():
+        if row["prompt_id"] is None and row["metric"].startswith("bias/") and row["value"] is not None:
+            about = (row["preset"], row["run"], row["seed"], row["evaluation"], row["metric"])
+            gaps.setdefault(about, {})[row["classifier"]] = row["value"]
+    return gaps
+
+
+def _attribute_measurements(rows: list[dict[str, Any]]) -> Iterator[Measurement]:
+    """bias, floor and distance of each classifier and attribute; class frequencies of single attributes."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["classifier"], row["attribute"]), []).append(row)
+    for (classifier, attribute), group in groups.items():
+        names = cells(attribute)
+        counts = np.array([_cell_counts(row, names) for row in group])
+        target = np.array([dict(group[0]["target"])[name] for name in names])
+        floors = np.array([np.nan if row["floor"] is None else row["floor"] for row in group])
+        shares = frequencies_of(counts)
+        drawn = frequencies_of(resample_counts(counts, stable_seed("images", classifier, attribute)))
+        statistics: dict[str, tuple[Array, Array | None, float]] = {
+            f"bias/{attribute}": (bias(shares), bias(drawn), 2 / len(names)),
+            f"floor/{attribute}": (floors, None, 1.0),
+            f"distance/{attribute}": (target_distance(shares, target), target_distance(drawn, target), 1.0),
+        }
+        if "+" not in attribute:
+            for index, name in enumerate(names):
+                statistics[f"frequency/{attribute}={name}"] = (shares[..., index], drawn[..., index], 1.0)
+        faces, none = counts[:, :-1].sum(axis=1), np.full(len(group), np.nan)
+        for metric, (values, replicates, top) in statistics.items():
+            yield Measurement(metric, classifier, values, none, faces, replicates, (0.0, top))
+
+
+def _cell_counts(row: dict[str, Any], names: tuple[str, ...]) -> list[int]:
+    """Images per cell of one prompt, and last those without a face."""
+    shares = dict(row["frequencies"])
+    faces = [round(shares.get(name, 0.0) * row["n_faces"]) for name in names]
+    return [*faces, row["n_images"] - row["n_faces"]]
+
+
+def _image_measurements(classified: pa.Table, prompt_index: NDArray[np.int64], prompts: int) -> Iterator[Measurement]:
+    for metric, (_, bounds) in similarity.IMAGE_METRICS.items():
+        values = similarity.values_by_prompt(classified, metric, prompt_index, prompts)
+        if any(len(own) for own in values):
+            replicates = resample_means(values, stable_seed("images", metric))
+            counts = np.array([len(own) for own in values])
+            means, deviations = similarity.means(values), similarity.deviations(values)
+            yield Measurement(metric, None, means, deviations, counts, replicates, bounds)
+
+
+def _rows(measurement: Measurement, prompts: list[str]) -> Iterator[dict[str, Any]]:
+    """One row for the run, then one for each prompt."""
+    values, known = measurement.values, ~np.isnan(measurement.values)
+    mean = np.mean(values[known]) if known.any() else np.nan
+    nothing = np.full(len(values), np.nan)
+    run_low, run_high, low, high = np.array(np.nan), np.array(np.nan), nothing, nothing
+    if measurement.replicates is not None:
+        over_prompts = resample_prompts(measurement.replicates, stable_seed("prompts"))
+        run_low, run_high = interval(np.array(mean), over_prompts, measurement.bounds)
+        low, high = interval(values, measurement.replicates, measurement.bounds)
+    spread = np.std(values[known], ddof=1) if known.sum() > 1 else np.nan
+    common = {"classifier": measurement.classifier, "metric": measurement.metric}
+    yield {**common, "prompt_id": None, **_numbers(mean, spread, run_low, run_high), "n": int(known.sum())}
+    for index, prompt in enumerate(prompts):
+        numbers = _numbers(values[index], measurement.deviations[index], low[index], high[index])
+        yield {**common, "prompt_id": prompt, **numbers, "n": int(measurement.counts[index])}
+
+
+def _numbers(value: Any, std: Any, low: Any, high: Any) -> dict[str, float | None]:
+    """As stored: null instead of nan."""
+    numbers = {"value": value, "std": std, "low": low, "high": high}
+    return {name: None if np.isnan(number) else float(number) for name, number in numbers.items()}

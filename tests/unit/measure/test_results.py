@@ -1,0 +1,86 @@
+import duckdb
+import numpy as np
+import pytest
+from distalign.measure.bias import RunKey, bias_table
+from distalign.measure.results import reader_gaps, run_results
+from distalign.store.parquet import BIAS, RESULTS, read_table, write_table
+from unit.measure.predictions import predictions
+
+KEY = RunKey("mini", "ours", 3, "occupations")
+FEMALE, MALE = {"gender": "female"}, {"gender": "male"}
+IMAGES = [
+    *[("chef", FEMALE)] * 6, *[("chef", MALE)] * 2, *[("chef", None)] * 2,
+    *[("nurse", FEMALE)] * 5, *[("nurse", MALE)] * 5,
+]  # fmt: skip
+
+
+def study(images=IMAGES, **columns):
+    classified = predictions(images, ("evaluation", "loss"), ("gender",), **columns)
+    bias = bias_table(classified, KEY, {})
+    return bias, run_results(bias, classified)
+
+
+def rows_of(results, metric, classifier="evaluation"):
+    return {
+        row["prompt_id"]: row
+        for row in results.to_pylist()
+        if (row["metric"], row["classifier"]) == (metric, classifier)
+    }
+
+
+def test_prompts_and_run_by_hand():
+    _, results = study()
+    rows = rows_of(results, "bias/gender")
+    assert rows["chef"]["value"] == pytest.approx(0.5)
+    assert (rows["chef"]["n"], rows["nurse"]["n"], rows[None]["n"]) == (8, 10, 2)
+    assert rows["nurse"]["value"] == 0
+    assert rows[None]["value"] == pytest.approx(0.25)
+    assert rows[None]["std"] == pytest.approx(0.5 / np.sqrt(2))
+    assert rows[None]["low"] <= 0.25 <= rows[None]["high"]
+    assert rows_of(results, "frequency/gender=female")["chef"]["value"] == pytest.approx(0.75)
+    assert rows_of(results, "floor/gender")["nurse"]["value"] == pytest.approx(0.24609, abs=1e-5)
+    assert rows_of(results, "floor/gender")[None]["low"] is None
+    assert rows_of(results, "distance/gender")["chef"]["value"] == pytest.approx(0.25)
+
+
+def test_metrics_of_images():
+    clip = np.concatenate([np.full(10, 0.2), np.full(10, 0.4)])
+    readable = [True, False] * 10
+    _, results = study(clip_t=clip, concept_readable=readable, dino=[None] * 20)
+    rows = rows_of(results, "clip_t", None)
+    assert rows["chef"]["value"] == pytest.approx(0.2)
+    assert rows["chef"]["std"] == pytest.approx(0, abs=1e-7)
+    assert rows[None]["value"] == pytest.approx(0.3)
+    assert rows_of(results, "face_found", None)["chef"]["value"] == pytest.approx(0.8)
+    assert rows_of(results, "concept_readable", None)[None]["value"] == pytest.approx(0.5)
+    assert rows_of(results, "dino", None) == {}
+
+
+def test_prompt_without_faces_counts_nowhere():
+    _, results = study([("chef", None)] * 4 + [("nurse", FEMALE)] * 4)
+    rows = rows_of(results, "bias/gender")
+    assert (rows["chef"]["value"], rows["chef"]["low"], rows["chef"]["n"]) == (None, None, 0)
+    assert (rows[None]["value"], rows[None]["std"], rows[None]["n"]) == (1.0, None, 1)
+
+
+def test_same_input_same_numbers():
+    assert study()[1].equals(study()[1])
+
+
+def test_readers_side_by_side():
+    _, results = study()
+    gaps = reader_gaps(results)
+    assert gaps["mini", "ours", 3, "occupations", "bias/gender"] == {"evaluation": 0.25, "loss": 0.25}
+
+
+def test_files_speak_for_themselves_in_duckdb(tmp_path):
+    bias, results = study()
+    write_table(tmp_path / "ours" / "bias.parquet", bias, BIAS, {})
+    write_table(tmp_path / "results.parquet", results, RESULTS, {})
+    assert read_table(tmp_path / "results.parquet", RESULTS).equals(results)
+    query = f"""select run, prompt_id, frequencies['female'] from '{tmp_path}/**/bias.parquet'
+                where classifier = 'evaluation' and attribute = 'gender' order by prompt_id"""
+    assert duckdb.sql(query).fetchall() == [("ours", "chef", 0.75), ("ours", "nurse", 0.5)]
+    query = f"""select value from '{tmp_path / "results.parquet"}'
+                where metric = 'bias/gender' and prompt_id is null and classifier = 'loss'"""
+    assert duckdb.sql(query).fetchall() == [(0.25,)]
