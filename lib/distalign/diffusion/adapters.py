@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -24,6 +25,7 @@ LORA_LAYERS = {
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PREFIX_FILE = "learned_embeds.safetensors"
 PREFIX_TOKEN = "<distalign>"
+_LOADER: Any = StableDiffusionLoraLoaderMixin
 
 
 class PrefixEmbedding(nn.Module):
@@ -73,7 +75,7 @@ def attach_adapter(pipeline: Pipeline, train: Sequence[str], rank: int, prefix_t
     return Adapter(pipeline, tuple(train), _trainable(pipeline))
 
 
-def add_lora(module: nn.Module, layers: list[str], rank: int, generator: torch.Generator) -> None:
+def add_lora(module: Any, layers: list[str], rank: int, generator: torch.Generator) -> None:
     """Add a LoRA to the named layers of a transformers or diffusers model, initialised as in the paper's code."""
     module.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers))
     for name, parameter in sorted(module.named_parameters()):
@@ -92,7 +94,7 @@ def add_prefix(pipeline: Pipeline, prefix: Tensor) -> None:
 
 
 def _trainable(pipeline: Pipeline) -> dict[str, nn.Parameter]:
-    parts = {"text_encoder": pipeline.text_encoder, "unet": pipeline.unet}
+    parts: dict[str, Any] = {"text_encoder": pipeline.text_encoder, "unet": pipeline.unet}
     return {
         f"{part}.{name}": parameter
         for part, module in parts.items()
@@ -111,7 +113,7 @@ def save_adapter(adapter: Adapter, directory: Path) -> None:
     with atomic_directory(directory) as target:
         layers = {part: _lora_layers(pipeline, part) for part in ("unet", "text_encoder") if part in adapter.train}
         if layers:
-            StableDiffusionLoraLoaderMixin.save_lora_weights(
+            _LOADER.save_lora_weights(
                 target,
                 unet_lora_layers=layers.get("unet"),
                 text_encoder_lora_layers=layers.get("text_encoder"),
@@ -139,12 +141,11 @@ def load_adapter(pipeline: Pipeline, directory: Path) -> None:
     if not lora.exists() and not prefix.exists():
         raise UserError(f"{directory}: no adapter ({LORA_FILE} or {PREFIX_FILE}) in it; run its finetuning again")
     if lora.exists():
-        loader = StableDiffusionLoraLoaderMixin
-        state, alphas = loader.lora_state_dict(directory, weight_name=LORA_FILE)
+        state, alphas = _LOADER.lora_state_dict(directory, weight_name=LORA_FILE)
         if any(name.startswith("unet.") for name in state):
-            loader.load_lora_into_unet(state, alphas, pipeline.unet)
+            _LOADER.load_lora_into_unet(state, alphas, pipeline.unet)
         if any(name.startswith("text_encoder.") for name in state):
-            loader.load_lora_into_text_encoder(state, alphas, pipeline.text_encoder, prefix="text_encoder")
+            _LOADER.load_lora_into_text_encoder(state, alphas, pipeline.text_encoder, prefix="text_encoder")
     if prefix.exists():
         vectors = safetensors.torch.load_file(prefix)[PREFIX_TOKEN]
         add_prefix(pipeline, vectors.to(pipeline.device))

@@ -26,10 +26,10 @@ class Pipeline:
         autocast: run U-Net and decoder under bfloat16 autocast.
     """
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    unet: Any  # UNet2DConditionModel; diffusers imports lazily, which hides its classes from type checkers
+    vae: Any  # AutoencoderKL
+    text_encoder: Any  # CLIPTextModel
+    tokenizer: Any  # CLIPTokenizer
     scheduler_config: dict[str, Any]
     prefix_ids: list[int] = field(default_factory=list)
     autocast: bool = False
@@ -37,12 +37,14 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where U-Net, decoder and text encoder are."""
-        return self.unet.device
+        device: torch.device = self.unet.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the frozen weights; latents and adapters stay float32."""
-        return self.unet.dtype
+        dtype: torch.dtype = self.unet.dtype
+        return dtype
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -20,7 +20,8 @@ class StepGraph:
     start: int
     stop: int
     latents: Tensor  # the leaf that went in, (stop - start, C, h, w)
-    prediction: Tensor  # guided, same shape
+    states: Tensor  # the guidance batch that went in, a leaf shared by the steps of these images
+    prediction: Tensor  # guided, shaped like the latents
 
 
 @dataclass
@@ -93,8 +94,8 @@ def sample(
     for start in range(0, len(noise), micro_batch):
         stop = min(start + micro_batch, len(noise))
         z, before = noise[start:stop], None
-        with torch.set_grad_enabled(bool(graph_steps)):
-            states, mask = conditioning.batch(prompt_index[start:stop])
+        states, mask = conditioning.batch(prompt_index[start:stop])
+        states = states.detach().requires_grad_(bool(graph_steps) and conditioning.embeddings.requires_grad)
         for i in range(steps):
             if rollout.latents is not None:
                 rollout.latents[i, start:stop] = z
@@ -103,7 +104,7 @@ def sample(
             with torch.set_grad_enabled(kept):
                 output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
             if kept:
-                rollout.graphs.append(StepGraph(i, start, stop, leaf, output))
+                rollout.graphs.append(StepGraph(i, start, stop, leaf, states, output))
             z, before = advance(schedule, i, z, output.detach(), before)
         rollout.z0[start:stop] = z
     return rollout

@@ -86,16 +86,16 @@ def build_schedule(scheduler_config: Mapping[str, Any], steps: int) -> Schedule:
 
 @functools.lru_cache(maxsize=64)
 def _build(table: str, steps: int) -> Schedule:
-    scheduler = DPMSolverMultistepScheduler(**json.loads(table), **SOLVER)
+    scheduler: Any = DPMSolverMultistepScheduler(**json.loads(table), **SOLVER)
     scheduler.set_timesteps(steps)
     scheduler.sigmas = scheduler.sigmas.double()
     timesteps = scheduler.timesteps.numpy()
     rows = np.array([_step_response(scheduler, i) for i in range(steps)])
     abar, beta = scheduler.alphas_cumprod.double().numpy()[timesteps], scheduler.betas.double().numpy()[timesteps]
-    return Schedule(timesteps, *rows.T, noise_share=np.sqrt(abar * (1 - abar)) / beta)
+    return Schedule(timesteps, *rows.T, np.sqrt(abar * (1 - abar)) / beta)
 
 
-def _step_response(scheduler: DPMSolverMultistepScheduler, i: int) -> tuple[float, float, float, float, float]:
+def _step_response(scheduler: Any, i: int) -> tuple[float, float, float, float, float]:
     """Impulse responses of step i: (data_latent, data_output, latent, current, previous).
 
     The impulses are scalars of value 0 and 1: diffusers casts the latent to float32 in between, which they survive,

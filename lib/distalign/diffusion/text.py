@@ -35,18 +35,24 @@ class TextConditioning:
         return states, None if self.mask is None else self.mask[prompt_index].repeat(2, 1)
 
     def leaf(self) -> "TextConditioning":
-        """A detached copy whose embeddings collect gradients."""
+        """A detached copy whose embeddings collect gradients, if the text encoder is trained."""
+        trained = self.embeddings.requires_grad
         return TextConditioning(
-            self.embeddings.detach().requires_grad_(),
-            self.unconditional.detach().requires_grad_(),
+            self.embeddings.detach().requires_grad_(trained),
+            self.unconditional.detach().requires_grad_(trained),
             self.unconditional_index,
             self.mask,
         )
 
+    def collect(self, prompt_index: Tensor, gradient: Tensor) -> None:
+        """Add the gradient (2B, L, D) of a guidance batch to this leaf's embeddings."""
+        states, _ = self.batch(prompt_index)
+        states.backward(gradient)
+
     def backward(self, leaf: "TextConditioning") -> None:
         """Send the gradients collected by `leaf` through the text encoder, once."""
         pairs = [(self.embeddings, leaf.embeddings.grad), (self.unconditional, leaf.unconditional.grad)]
-        used = [(output, gradient) for output, gradient in pairs if gradient is not None and output.requires_grad]
+        used = [(output, gradient) for output, gradient in pairs if gradient is not None]
         if used:
             torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
 

@@ -1,0 +1,195 @@
+"""Gradients of a loss on generated images with respect to adapters, step by step (eqs. 9-10, adjusted DFT).
+
+With the latents that enter the U-Net held fixed, the final latent is linear in the noise predictions,
+z0 = a z_T + sum_i a_i eps_i, so that dL/dtheta = sum_i a_i (deps_i/dtheta)^T v with v = dL/dz0. Each term needs one
+U-Net evaluation at a stored latent, whatever the others do: memory does not grow with the number of steps. The
+estimators differ in the weight put in the place of a_i:
+
+* adjusted: -k for every step, k the geometric mean of |a_i|. The paper's eq. 10, A_t = 1; a_i is negative for all but
+  two late steps, so the sign is.
+* released: a_i c_i with the factors of the released code's backward hook.
+* unstandardised: a_i; the paper's variant that keeps A_t.
+* exact: the true gradient, the paper's naive DFT, by a reverse sweep that also carries dL/dz_i from step to step.
+  A damping below 1 scales the part that passes through the U-Net; at 0 the unstandardised gradient is left.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distalign.diffusion.pipeline import Pipeline
+from distalign.diffusion.sampler import Rollout, StepGraph, predict_noise
+from distalign.diffusion.schedule import Schedule
+from distalign.diffusion.text import TextConditioning
+from distalign.errors import UserError
+
+WEIGHTS = ("adjusted", "released", "unstandardised", "exact")
+
+
+@dataclass(frozen=True)
+class GradientSettings:
+    """How gradients reach the adapters.
+
+    Attributes:
+        weights: one of WEIGHTS.
+        damping: in [0, 1], of the exact gradient's part that passes through the U-Net.
+        steps: differentiate this many steps, drawn anew at every iteration; None for all.
+        keep_graph: keep the U-Net's graphs from the sampling instead of evaluating it again.
+    """
+
+    weights: str = "adjusted"
+    damping: float = 1.0
+    steps: int | None = None
+    keep_graph: bool = False
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], keep_graph: bool) -> "GradientSettings":
+        """Settings from a spec's `gradient` entry, `keep_graph` decided.
+
+        Raises:
+            UserError: unknown weights, or only some steps of the exact chain.
+        """
+        weights = spec.get("weights", "adjusted")
+        if weights not in WEIGHTS:
+            raise UserError(f"gradient.weights: {weights!r} is unknown; choose from {', '.join(WEIGHTS)}")
+        if weights == "exact" and spec.get("steps") is not None:
+            raise UserError("gradient.steps: the exact gradient needs every step; leave it out or choose other weights")
+        return cls(weights, spec.get("damping", 1.0), spec.get("steps"), keep_graph)
+
+
+@dataclass(frozen=True)
+class StepChoice:
+    """The steps to differentiate at, and the factor that keeps their sum unbiased."""
+
+    steps: tuple[int, ...]
+    scale: float
+
+
+def choose_steps(settings: GradientSettings, steps: int, generator: torch.Generator) -> StepChoice:
+    """Draw the steps of a sparse gradient uniformly without replacement; all of them otherwise."""
+    wanted = settings.steps
+    if wanted is None or wanted >= steps:
+        return StepChoice(tuple(range(steps)), 1.0)
+    drawn = torch.randperm(steps, generator=generator)[:wanted]
+    return StepChoice(tuple(sorted(drawn.tolist())), steps / wanted)
+
+
+def step_weights(schedule: Schedule, weights: str) -> np.ndarray:
+    """The (S,) weights of an estimator other than the exact one."""
+    _, exact = schedule.linear_coefficients()
+    if weights == "adjusted":
+        return np.full(schedule.steps, -np.exp(np.log(np.abs(exact)).mean()))
+    if weights == "released":
+        return exact * schedule.released_factors()
+    return exact
+
+
+def accumulate_gradients(
+    pipeline: Pipeline,
+    rollout: Rollout,
+    cotangent: Tensor,
+    leaf: TextConditioning,
+    prompt_index: Tensor,
+    guidance: float,
+    settings: GradientSettings,
+    choice: StepChoice,
+    micro_batch: int,
+) -> None:
+    """Add dL/dtheta to the U-Net adapter's `.grad`, and dL/d(text embeddings) to that of `leaf`.
+
+    `rollout` is a sampling of B images with `leaf`, either with its latents kept or with the graphs of the chosen
+    steps, and `cotangent` (B, C, h, w) is v = dL/dz0. `leaf.embeddings` then go through the text encoder once, by
+    `TextConditioning.backward`. At most `micro_batch` U-Net evaluations are in memory beside the graphs kept before.
+    """
+    products = _Products(pipeline, rollout, leaf, prompt_index.to(pipeline.device), guidance)
+    if settings.weights == "exact":
+        if rollout.graphs:
+            _sweep_kept(rollout, cotangent, settings.damping)
+        else:
+            products.sweep(cotangent, settings.damping, micro_batch)
+    else:
+        weights = step_weights(rollout.schedule, settings.weights) * choice.scale
+        if rollout.graphs:
+            for graph in rollout.graphs:
+                graph.prediction.backward(weights[graph.step] * cotangent[graph.start : graph.stop])
+        else:
+            products.weighted(cotangent, weights, choice.steps, micro_batch)
+    for start, graph in {graph.start: graph for graph in rollout.graphs}.items():
+        if graph.states.grad is not None:
+            leaf.collect(products.prompt_index[start : graph.stop], graph.states.grad)
+    rollout.graphs.clear()
+
+
+@dataclass
+class _Products:
+    """Vector-Jacobian products of the U-Net at stored latents, evaluated anew."""
+
+    pipeline: Pipeline
+    rollout: Rollout
+    leaf: TextConditioning
+    prompt_index: Tensor
+    guidance: float
+
+    def weighted(self, cotangent: Tensor, weights: np.ndarray, steps: tuple[int, ...], micro_batch: int) -> None:
+        """Sum over (step, image) pairs of weights[step] times the product; any pairs may share a micro-batch."""
+        assert self.rollout.latents is not None
+        device = cotangent.device
+        images = len(cotangent)
+        pair_step = torch.tensor(steps, device=device).repeat_interleave(images)
+        pair_image = torch.arange(images, device=device).repeat(len(steps))
+        scale = torch.as_tensor(weights, device=device, dtype=cotangent.dtype)
+        for step, image in zip(pair_step.split(micro_batch), pair_image.split(micro_batch), strict=True):
+            prediction = self._predict(self.rollout.latents[step, image], step, image)
+            prediction.backward(scale[step].view(-1, 1, 1, 1) * cotangent[image])
+
+    def sweep(self, cotangent: Tensor, damping: float, micro_batch: int) -> None:
+        """The exact chain, for each micro-batch of images by itself."""
+        for image in torch.arange(len(cotangent), device=cotangent.device).split(micro_batch):
+            _adjoint_sweep(
+                self.rollout.schedule, cotangent[image], damping, lambda i, g, image=image: self._vjp(i, g, image)
+            )
+
+    def _vjp(self, i: int, gradient: Tensor, image: Tensor) -> Tensor:
+        assert self.rollout.latents is not None
+        latents = self.rollout.latents[i, image].requires_grad_()
+        self._predict(latents, torch.full_like(image, i), image).backward(gradient)
+        assert latents.grad is not None
+        return latents.grad
+
+    def _predict(self, latents: Tensor, step: Tensor, image: Tensor) -> Tensor:
+        timesteps = torch.as_tensor(self.rollout.schedule.timesteps, device=latents.device)
+        states, mask = self.leaf.batch(self.prompt_index[image])
+        return predict_noise(self.pipeline, latents, timesteps[step], states, mask, self.guidance)
+
+
+def _sweep_kept(rollout: Rollout, cotangent: Tensor, damping: float) -> None:
+    """The exact chain over graphs kept from the sampling, which must be those of all steps."""
+    parts: dict[tuple[int, int], dict[int, StepGraph]] = {}
+    for graph in rollout.graphs:
+        parts.setdefault((graph.start, graph.stop), {})[graph.step] = graph
+
+    def vjp(graph: StepGraph, gradient: Tensor) -> Tensor:
+        graph.prediction.backward(gradient)
+        assert graph.latents.grad is not None
+        return graph.latents.grad
+
+    for (start, stop), graphs in parts.items():
+        _adjoint_sweep(rollout.schedule, cotangent[start:stop], damping, lambda i, g, graphs=graphs: vjp(graphs[i], g))
+
+
+def _adjoint_sweep(schedule: Schedule, cotangent: Tensor, damping: float, vjp: Callable[[int, Tensor], Tensor]) -> None:
+    """Reverse-mode differentiation of the two-step recursion, from the last step to the first.
+
+    `vjp(i, g)` accumulates g^T deps_i/dtheta where it belongs and returns g^T deps_i/dz_i. The adjoint of z_{i+1} is
+    `adjoint`; that of m_i gets a part from z_{i+1} and, the solver having two steps, one from z_{i+2}: `carried`.
+    """
+    adjoint, carried = cotangent, torch.zeros_like(cotangent)
+    for i in reversed(range(schedule.steps)):
+        data = schedule.current[i] * adjoint + carried
+        through_network = vjp(i, schedule.data_output[i] * data)
+        carried = schedule.previous[i] * adjoint
+        adjoint = schedule.latent[i] * adjoint + schedule.data_latent[i] * data + damping * through_network

@@ -1,0 +1,173 @@
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from distalign.alignment.gradient import (
+    GradientSettings,
+    StepChoice,
+    accumulate_gradients,
+    choose_steps,
+    step_weights,
+)
+from distalign.diffusion.adapters import Adapter, attach_adapter
+from distalign.diffusion.noise import initial_noise
+from distalign.diffusion.pipeline import Pipeline, load_pipeline
+from distalign.diffusion.sampler import advance, predict_noise, sample
+from distalign.diffusion.schedule import build_schedule
+from distalign.diffusion.text import TextConditioning, encode_prompts
+from distalign.errors import UserError
+from helpers.tiny import PROMPTS
+from torch import Tensor
+
+STEPS, GUIDANCE = 5, 3.0
+INDEX = torch.tensor([0, 1, 1])
+PARTS = [["text_encoder"], ["unet"], ["text_encoder", "unet"], ["prompt_prefix"]]
+
+
+def adapted(path: Path, train: list[str]) -> Adapter:
+    pipeline = load_pipeline(path, dtype=torch.float64)
+    adapter = attach_adapter(pipeline, train, rank=2, prefix_tokens=2, seed=1)
+    for i, parameter in enumerate(adapter.parameters.values()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+        parameter.data = parameter.data.double() + 0.2 * noise
+    return adapter
+
+
+def gradients(adapter: Adapter) -> Tensor:
+    parts = [p.grad.flatten() for p in adapter.parameters.values() if p.grad is not None]
+    assert len(parts) == len(adapter.parameters)
+    for parameter in adapter.parameters.values():
+        parameter.grad = None
+    return torch.cat(parts)
+
+
+def start(pipeline: Pipeline) -> Tensor:
+    return initial_noise(pipeline.latent_shape, [1, 2, 3]).double()
+
+
+def loss(z0: Tensor) -> Tensor:
+    return (z0.sin() * torch.linspace(-1, 1, z0[0].numel(), dtype=z0.dtype).view_as(z0[0])).sum()
+
+
+def autograd_through_the_chain(adapter: Adapter, feed: Callable[[Tensor], Tensor], scale: np.ndarray) -> Tensor:
+    """Plain backpropagation through all steps; `feed` is what the U-Net sees of z, `scale` a hook on each eps_i."""
+    pipeline = adapter.pipeline
+    schedule = build_schedule(pipeline.scheduler_config, STEPS)
+    conditioning = encode_prompts(pipeline, PROMPTS)
+    states, mask = conditioning.batch(INDEX)
+    z, before = start(pipeline), None
+    for i, t in enumerate(torch.as_tensor(schedule.timesteps)):
+        eps = predict_noise(pipeline, feed(z), t, states, mask, GUIDANCE)
+        hooked = eps.detach() + scale[i] * (eps - eps.detach())
+        z, before = advance(schedule, i, z, hooked, before)
+    loss(z).backward()
+    return gradients(adapter)
+
+
+def by_products(
+    adapter: Adapter, settings: GradientSettings, choice: StepChoice | None = None, micro_batch: int = 2
+) -> Tensor:
+    pipeline = adapter.pipeline
+    choice = choice or StepChoice(tuple(range(STEPS)), 1.0)
+    conditioning: TextConditioning = encode_prompts(pipeline, PROMPTS)
+    leaf = conditioning.leaf()
+    graph_steps = choice.steps if settings.keep_graph else ()
+    rollout = sample(
+        pipeline,
+        start(pipeline),
+        leaf,
+        INDEX,
+        STEPS,
+        GUIDANCE,
+        2,
+        keep=not settings.keep_graph,
+        graph_steps=graph_steps,
+    )
+    z0 = rollout.z0.requires_grad_()
+    (cotangent,) = torch.autograd.grad(loss(z0), z0)
+    accumulate_gradients(pipeline, rollout, cotangent, leaf, INDEX, GUIDANCE, settings, choice, micro_batch)
+    conditioning.backward(leaf)
+    return gradients(adapter)
+
+
+def relative_error(value: Tensor, reference: Tensor) -> float:
+    return ((value - reference).norm() / reference.norm()).item()
+
+
+@pytest.mark.parametrize("train", PARTS, ids="+".join)
+@pytest.mark.parametrize("keep_graph", [False, True], ids=["flat", "keep_graph"])
+@pytest.mark.parametrize("weights", ["adjusted", "released", "unstandardised"])
+def test_weighted_estimators_against_autograd(
+    tiny_backbone: Path, train: list[str], keep_graph: bool, weights: str
+) -> None:
+    adapter = adapted(tiny_backbone, train)
+    schedule = build_schedule(adapter.pipeline.scheduler_config, STEPS)
+    _, exact = schedule.linear_coefficients()
+    hooks = {
+        "adjusted": -np.exp(np.log(np.abs(exact)).mean()) / exact,
+        "released": schedule.released_factors(),
+        "unstandardised": np.ones(STEPS),
+    }
+    reference = autograd_through_the_chain(adapter, Tensor.detach, hooks[weights])
+    for micro_batch in (2, 7):
+        value = by_products(adapter, GradientSettings(weights, keep_graph=keep_graph), micro_batch=micro_batch)
+        assert relative_error(value, reference) <= 1e-8
+
+
+@pytest.mark.parametrize("train", PARTS, ids="+".join)
+@pytest.mark.parametrize("keep_graph", [False, True], ids=["flat", "keep_graph"])
+@pytest.mark.parametrize("damping", [1.0, 0.6])
+def test_exact_chain_against_autograd(tiny_backbone: Path, train: list[str], keep_graph: bool, damping: float) -> None:
+    adapter = adapted(tiny_backbone, train)
+
+    def feed(z: Tensor) -> Tensor:
+        return damping * z + (1 - damping) * z.detach()
+
+    reference = autograd_through_the_chain(adapter, feed, np.ones(STEPS))
+    value = by_products(adapter, GradientSettings("exact", damping=damping, keep_graph=keep_graph))
+    assert relative_error(value, reference) <= 1e-8
+
+
+def test_damping_zero_is_the_unstandardised_gradient(tiny_backbone: Path) -> None:
+    adapter = adapted(tiny_backbone, ["text_encoder"])
+    swept = by_products(adapter, GradientSettings("exact", damping=0.0))
+    assert relative_error(swept, by_products(adapter, GradientSettings("unstandardised"))) <= 1e-12
+    assert relative_error(swept, by_products(adapter, GradientSettings("exact", damping=1.0))) > 1e-3
+
+
+@pytest.mark.parametrize("keep_graph", [False, True], ids=["flat", "keep_graph"])
+def test_sparse_gradient_is_unbiased(tiny_backbone: Path, keep_graph: bool) -> None:
+    adapter = adapted(tiny_backbone, ["text_encoder", "unet"])
+    settings = GradientSettings("adjusted", steps=2, keep_graph=keep_graph)
+    subsets = list(itertools.combinations(range(STEPS), 2))
+    values = [by_products(adapter, settings, StepChoice(subset, STEPS / 2)) for subset in subsets]
+    assert relative_error(torch.stack(values).mean(0), by_products(adapter, GradientSettings())) <= 1e-8
+
+
+def test_steps_are_drawn_uniformly_and_repeatably() -> None:
+    settings = GradientSettings(steps=3)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [choose_steps(settings, 12, generator) for _ in range(2000)]
+    assert all(len(set(choice.steps)) == 3 and choice.scale == 4 for choice in drawn)
+    counts = np.bincount([step for choice in drawn for step in choice.steps], minlength=12)
+    assert np.all(np.abs(counts - 500) < 100)
+    assert choose_steps(settings, 12, torch.Generator().manual_seed(0)) == drawn[0]
+    assert choose_steps(settings, 3, generator) == StepChoice((0, 1, 2), 1.0)
+
+
+def test_adjusted_weights_are_constant_and_negative() -> None:
+    schedule = build_schedule({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, 21)
+    weights = step_weights(schedule, "adjusted")
+    assert np.ptp(weights) == 0
+    assert weights[0] < 0
+    assert np.log(-weights).sum() == pytest.approx(np.log(np.abs(schedule.linear_coefficients()[1])).sum())
+
+
+def test_settings_say_what_is_wrong() -> None:
+    with pytest.raises(UserError, match="'naive' is unknown"):
+        GradientSettings.from_spec({"weights": "naive"}, False)
+    with pytest.raises(UserError, match="needs every step"):
+        GradientSettings.from_spec({"weights": "exact", "steps": 4}, False)
