@@ -16,9 +16,9 @@ ARCFACE = torch.tensor(
 
 
 def expand_square(boxes: Tensor, expand: float) -> Tensor:
-    """Squares (..., 4) around boxes (..., 4), same centres, sides the longer sides times `1 + expand`."""
+    """Squares (..., 4) around boxes (..., 4): same centres, sides `expand` times the longer sides (the paper: 1.5)."""
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    half = (boxes[..., 2:] - boxes[..., :2]).amax(-1, keepdim=True) * (1 + expand) / 2
+    half = (boxes[..., 2:] - boxes[..., :2]).amax(-1, keepdim=True) * expand / 2
     return torch.cat([centre - half, centre + half], -1)
 
 

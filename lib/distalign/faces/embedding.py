@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +100,9 @@ def load_embedder(directory: Path, device: torch.device | str = "cpu") -> SFNet:
         UserError: missing, cut off or foreign file.
     """
     tensors, header = load_network(Path(directory) / FILE)
-    fields = {name: tuple(value) if isinstance(value, Sequence) else value for name, value in header.items()}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, Sequence) else value for name, value in header.items()
+    }
     network = SFNet(SFNetConfig(**fields))
     network.load_state_dict(tensors)
     return network.eval().requires_grad_(False).to(device)

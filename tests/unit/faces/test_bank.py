@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from distalign.errors import UserError
-from distalign.faces.bank import FaceBank, build_bank, load_bank, save_bank
+from distalign.faces.bank import FaceBank, build_face_bank, load_bank, save_bank
 from distalign.faces.crop import ARCFACE, align_faces
 from distalign.faces.dataset import FaceSet
 from distalign.faces.embedding import SFNet, SFNetConfig, embed
@@ -53,7 +53,7 @@ def test_built_from_labelled_faces() -> None:
         labels={"gender": torch.tensor([0, -1, 1, 1])},
         identity=torch.full((4,), -1),
     )
-    bank = build_bank(network, faces)
+    bank = build_face_bank(network, faces)
     assert bank.labels["gender"].tolist() == [0, 1, 1]
     expected = embed(network, align_faces(faces.batch(torch.tensor([2])), faces.landmarks[2:3], 16))
     torch.testing.assert_close(bank.embeddings[1:2], expected)

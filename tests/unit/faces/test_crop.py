@@ -12,7 +12,7 @@ from torch import Tensor
 
 def test_expand_square() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 60], [0, 0, 8, 4]])
-    assert expand_square(boxes, 0.5).tolist() == [[-10, 10, 50, 70], [-2, -4, 10, 8]]
+    assert expand_square(boxes, 1.5).tolist() == [[-10, 10, 50, 70], [-2, -4, 10, 8]]
 
 
 def test_crop_of_whole_pixels_is_a_slice() -> None:
