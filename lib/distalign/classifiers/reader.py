@@ -1,0 +1,63 @@
+"""An independent reader of attributes: the vote of the nearest labelled faces in an encoder's space.
+
+Nothing is trained on the labels, so what fools a trained classifier does not fool it in the same way.
+"""
+
+import torch
+from torch import Tensor
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.encoders.interface import ImageEncoder
+from distalign.faces.bank import FaceBank, embed_faces
+from distalign.faces.crop import crop_faces, expand_square
+from distalign.faces.dataset import UNKNOWN, FaceSet
+
+NEAREST_DISTANCE = 1e-3  # a face that is itself in the bank does not silence the others entirely
+
+
+class Reader:
+    """Reads attributes by a distance-weighted vote.
+
+    Args:
+        bank: Unit embeddings of labelled faces.
+        neighbours: How many nearest faces vote, for each attribute.
+    """
+
+    def __init__(self, bank: FaceBank, neighbours: int) -> None:
+        self.bank = bank
+        self.neighbours = neighbours
+
+    @torch.no_grad()
+    def probabilities(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Shares of the vote (B, K) for each attribute, for unit embeddings (B, D) of face chips.
+
+        A face votes with the inverse of its distance (the chord, sqrt(2 - 2 cos)).
+        """
+        cosine = embeddings.float() @ self.bank.embeddings.T
+        shares = {}
+        for attribute, labels in self.bank.labels.items():
+            similarity = cosine.masked_fill(labels == UNKNOWN, -torch.inf)
+            nearest, index = similarity.topk(min(self.neighbours, int((labels != UNKNOWN).sum())), dim=1)
+            weight = 1 / (2 - 2 * nearest).clamp(min=NEAREST_DISTANCE**2).sqrt()
+            votes = weight.new_zeros(len(embeddings), len(ATTRIBUTES[attribute]))
+            votes.scatter_add_(1, labels[index], weight)
+            shares[attribute] = votes / votes.sum(1, keepdim=True)
+        return shares
+
+
+def encode_chips(encoder: ImageEncoder, images: Tensor, boxes: Tensor, size: int, expand: float) -> Tensor:
+    """Unit embeddings (B, D) of the faces at boxes (B, 4) in images (B, 3, H, W), cut as classifiers' chips are."""
+    return encoder.encode_images(crop_faces(images, expand_square(boxes, expand), size))
+
+
+def build_reader_bank(
+    encoder: ImageEncoder, faces: FaceSet, size: int, expand: float, device: torch.device | str = "cpu"
+) -> FaceBank:
+    """Embed the chips of a labelled set, for a `Reader`; `faces.bank.save_bank` keeps it."""
+    embeddings = embed_faces(
+        lambda images, boxes, _: encode_chips(encoder, images, boxes, size, expand),
+        faces,
+        torch.arange(len(faces)),
+        device,
+    )
+    return FaceBank(embeddings, faces.labels)
