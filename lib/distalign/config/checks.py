@@ -1,0 +1,181 @@
+"""What no single key can tell: checks across settings, presets, tables and figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.config.expansion import Run
+from distalign.config.fingerprint import fingerprint
+from distalign.config.methods import METHODS, UNCHANGED
+from distalign.config.metrics import attributes_of, metric_names
+from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
+from distalign.config.problems import ABSENT, Path, Problems
+from distalign.config.specs import run_meaning
+
+Finding = tuple[Path, str]
+
+
+def check_run(run: Run, preset: Preset, train_prompts: int | None, problems: Problems) -> None:
+    """Note what is wrong between the settings of a run, at the place where the setting was written."""
+    settings = run.settings
+    if settings.method not in METHODS:
+        problems.unknown(*run.place(("method",)), "no method of this name", settings.method, METHODS)
+    elif settings.method != UNCHANGED:
+        for path, message in (*_training(settings, train_prompts), *_classifier(settings, preset)):
+            problems.add(*run.place(path), message, _value(settings, path))
+
+
+def _training(settings: RunSettings, train_prompts: int | None) -> Iterator[Finding]:
+    images, prompts = settings.images_per_step, settings.prompts_per_step
+    if images % prompts:
+        yield ("images_per_step",), f"not divisible by prompts_per_step: {prompts}"
+    if train_prompts is not None and prompts > train_prompts:
+        yield ("prompts_per_step",), f"more than the {train_prompts} prompts of the training split"
+    if not settings.align:
+        yield ("align",), f"a run of method '{settings.method}' needs an attribute to align"
+    if len(set(settings.train)) < len(settings.train):
+        yield ("train",), "the same part is listed twice"
+    if "prompt_prefix" in settings.train and len(settings.train) > 1:
+        yield ("train",), "prompt_prefix is trained alone"
+    if "prompt_prefix" in settings.train and settings.prefix_tokens is None:
+        yield ("prefix_tokens",), "needed to train a prompt_prefix"
+    if set(settings.train) - {"prompt_prefix"} and settings.rank is None:
+        yield ("rank",), f"needed to train {' and '.join(settings.train)}"
+    gradient = settings.gradient
+    if gradient.damping is not None and gradient.weights != "exact":
+        yield ("gradient", "damping"), f"only for weights: exact, not {gradient.weights}"
+    if gradient.steps is not None and gradient.steps > min(settings.sampler_steps):
+        yield ("gradient", "steps"), f"more than the fewest sampler_steps: {min(settings.sampler_steps)}"
+    if gradient.steps is not None and gradient.weights == "exact":
+        yield ("gradient", "steps"), "not for weights: exact, whose sweep passes every step"
+    for key in ("agree", "face_region"):
+        for attribute in settings.align.keys() - getattr(settings.loss, key).keys():
+            yield ("loss", key), f"lacks the factor of {attribute}, which the run aligns"
+
+
+def _classifier(settings: RunSettings, preset: Preset) -> Iterator[Finding]:
+    classifier = preset.classifiers.get(settings.classifier)
+    if classifier is not None:
+        for attribute in settings.align.keys() - classifier.labels.keys():
+            yield ("align", attribute), f"classifier '{settings.classifier}' does not read {attribute}"
+
+
+def check_same_meaning(runs: Mapping[str, Run], problems: Problems, file: str) -> None:
+    """Note runs that say the same in other words."""
+    first: dict[str, str] = {}
+    for name, run in runs.items():
+        other = first.setdefault(fingerprint(run_meaning(run.settings)), name)
+        if other != name:
+            problems.add(file, ("runs", name), f"means the same as run '{other}'; remove one")
+
+
+def check_references(runs: Mapping[str, Run], preset: Preset, preset_file: str, problems: Problems) -> None:
+    """Note names of classifiers and face data sets that the preset does not have."""
+    for run in runs.values():
+        if run.settings.method != UNCHANGED and run.settings.classifier not in preset.classifiers:
+            place = run.place(("classifier",))
+            problems.unknown(*place, "no classifier of this name", run.settings.classifier, preset.classifiers)
+    for name, classifier in preset.classifiers.items():
+        for attribute, dataset in classifier.labels.items():
+            if dataset not in preset.faces:
+                path = ("classifiers", name, "labels", attribute)
+                problems.unknown(preset_file, path, "no face data set of this name", dataset, preset.faces)
+    for key, user in (("bank", preset.bank), ("reader", preset.reader)):
+        if user is not None and user.faces not in preset.faces:
+            problems.unknown(preset_file, (key, "faces"), "no face data set of this name", user.faces, preset.faces)
+
+
+def check_seeds(config: Config, problems: Problems, file: str) -> None:
+    """Note seeds listed twice."""
+    listed = {("seeds",): config.seeds} | {
+        ("runs", name, "seeds"): run["seeds"] for name, run in config.runs.items() if run.get("seeds")
+    }
+    for path, seeds in listed.items():
+        for index, seed in enumerate(seeds):
+            if seed in seeds[:index]:
+                problems.add(file, (*path, index), "this seed is listed twice", seed)
+
+
+def check_evaluations(
+    evaluations: Mapping[str, EvaluationSettings], preset: Preset, file: str, problems: Problems
+) -> None:
+    """Note evaluations judged by a classifier the preset does not have."""
+    for name, evaluation in evaluations.items():
+        if evaluation.classifier not in preset.classifiers:
+            path = ("evaluations", name, "classifier")
+            problems.unknown(file, path, "no classifier of this name", evaluation.classifier, preset.classifiers)
+
+
+def check_tables(
+    config: Config, evaluations: Mapping[str, EvaluationSettings], preset: Preset, file: str, problems: Problems
+) -> None:
+    """Note unknown evaluations and metrics of tables, and attributes their classifier does not read."""
+    for name, table in config.tables.items():
+        at: Path = ("tables", name)
+        for index, column in enumerate(table.columns):
+            if column not in metric_names():
+                problems.unknown(file, (*at, "columns", index), "no metric of this name", column, metric_names())
+        used = {(*at, "evaluation"): table.evaluation}
+        rows = enumerate(table.rows)
+        used |= {(*at, "rows", index, "evaluation"): row.evaluation for index, row in rows if row.evaluation}
+        for path, evaluation in used.items():
+            if evaluation not in config.evaluations:
+                problems.unknown(file, path, "no evaluation of this name", evaluation, config.evaluations)
+            elif evaluation in evaluations:
+                columns = [(index, attributes_of(column)) for index, column in enumerate(table.columns)]
+                _unread(columns, (*at, "columns"), table.columns, evaluations[evaluation], preset, file, problems)
+
+
+def _unread(
+    asked: Sequence[tuple[int, Sequence[str]]],
+    at: Path,
+    values: Sequence[str],
+    evaluation: EvaluationSettings,
+    preset: Preset,
+    file: str,
+    problems: Problems,
+) -> None:
+    classifier = preset.classifiers.get(evaluation.classifier)
+    for index, attributes in asked:
+        for attribute in attributes:
+            if classifier is not None and attribute in ATTRIBUTES and attribute not in classifier.labels:
+                message = f"classifier '{evaluation.classifier}' does not read {attribute}"
+                problems.add(file, (*at, index), message, values[index])
+
+
+def check_figures(
+    config: Config,
+    evaluations: Mapping[str, EvaluationSettings],
+    names: frozenset[str],
+    preset: Preset,
+    file: str,
+    problems: Problems,
+) -> None:
+    """Note unknown runs, evaluations and attributes of figures, and figures without the evaluation they need."""
+    for name, figure in config.figures.items():
+        at: Path = ("figures", name)
+        for index, run in enumerate(figure.runs):
+            if run not in names:
+                problems.unknown(file, (*at, "runs", index), "no run of this name", run, names)
+        for index, attribute in enumerate(figure.attributes):
+            if attribute not in ATTRIBUTES:
+                problems.unknown(file, (*at, "attributes", index), "no attribute of this name", attribute, ATTRIBUTES)
+        if figure.evaluation is None:
+            if figure.kind != "training_curves":
+                problems.add(file, (*at, "evaluation"), f"a figure of kind {figure.kind} needs an evaluation")
+        elif figure.evaluation not in config.evaluations:
+            path = (*at, "evaluation")
+            problems.unknown(file, path, "no evaluation of this name", figure.evaluation, config.evaluations)
+        elif figure.evaluation in evaluations:
+            asked = [(index, [attribute]) for index, attribute in enumerate(figure.attributes)]
+            evaluation = evaluations[figure.evaluation]
+            _unread(asked, (*at, "attributes"), figure.attributes, evaluation, preset, file, problems)
+
+
+def _value(settings: RunSettings, path: Path) -> Any:
+    value: Any = settings.model_dump()
+    for part in path:
+        if not isinstance(value, Mapping) or value.get(part) is None:
+            return ABSENT
+        value = value[part]
+    return value

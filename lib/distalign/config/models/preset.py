@@ -1,0 +1,197 @@
+"""A preset: the world a run lives in. Diffusion model, face data, classifiers, encoders, prompts, budgets."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.config.models.base import (
+    Count,
+    Model,
+    Name,
+    NonNegative,
+    Positive,
+    Seed,
+    Share,
+    by_attribute,
+    partial,
+)
+from distalign.config.models.run import RunDefaults
+
+DatasetOf = Annotated[
+    dict[str, str],
+    by_attribute("DatasetOf", "The face data set that labels each attribute.", lambda attribute: Name),
+]
+
+
+class Weights(Model):
+    """Where a pretrained model comes from: this repository, a directory of yours, or a pinned revision on a hub."""
+
+    source: Literal["shipped", "directory", "hub"] = Field(
+        description="shipped (below resources/, checked by hash), directory (anywhere) or hub (fetched)."
+    )
+    path: str | None = Field(None, description="For shipped and directory: the folder, relative to the repository.")
+    id: str | None = Field(None, description="For hub: owner/name.")
+    revision: str | None = Field(None, description="For hub: the commit; branches move, so none is accepted.")
+    subfolder: str | None = Field(None, description="For hub: the folder inside the repository, if not all of it.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Weights":
+        needed = ("id", "revision") if self.source == "hub" else ("path",)
+        missing = [key for key in needed if getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"source {self.source} also needs {' and '.join(missing)}")
+        return self
+
+
+class Prompts(Model):
+    """The prompt set, with its splits train, validation and test."""
+
+    file: str = Field(description="JSON file, relative to the repository.")
+
+
+class Faces(Model):
+    """A face data set with perceived attributes, made or read into one Parquet file."""
+
+    source: Literal["rendered", "celeba", "fairface"] = Field(
+        description="rendered (by the mini world) or a published data set."
+    )
+    path: str | None = Field(None, description="For published data sets: the folder you downloaded, yours to provide.")
+    images: Count | None = Field(None, description="Number of images; unset: all of a published data set.")
+    identities: Count | None = Field(None, description="For rendered: number of different people; unset: all differ.")
+    seed: Seed = Field(0, description="For rendered: other seeds give other people.")
+
+
+class Detector(Model):
+    """MTCNN face detection."""
+
+    min_face: Count = Field(description="Smallest face looked for, in pixels after scaling.")
+    scale: Positive = Field(description="Images are enlarged by this factor before detection.")
+    thresholds: tuple[Share, Share, Share] = Field((0.6, 0.7, 0.8), description="Scores the three networks ask for.")
+
+
+class Chip(Model):
+    """The face crop classifiers see."""
+
+    size: Count = Field(description="Side in pixels.")
+    expand: Positive = Field(description="Side of the crop over the longer side of the detected box.")
+
+
+class Classifier(Model):
+    """A network that reads perceived attributes from a face crop, with one head per attribute."""
+
+    weights: Weights | None = Field(None, description="Trained weights; unset: trained here.")
+    labels: DatasetOf = Field(min_length=1, description="The attributes it reads, and the data set that labels each.")
+    architecture: Literal["convnet", "resnet_small", "mobilenet_v3_large"] = Field(description="The network.")
+    epochs: Count = Field(description="Passes over the training split.")
+    batch_size: Count = Field(description="Faces per step.")
+    learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
+    weight_decay: NonNegative = Field(0.01, description="Weight decay of AdamW.")
+    label_smoothing: Share = Field(0.0, description="Share of the label spread over all classes.")
+    reconstruct: bool = Field(
+        False,
+        description="Also train on faces encoded and decoded by the diffusion model's VAE, as generated ones are.",
+    )
+    seed: Seed = Field(0, description="Seed of initialisation, order and augmentation.")
+
+
+class Encoder(Model):
+    """An image (and text) encoder."""
+
+    weights: Weights = Field(description="Where it comes from.")
+    antialias: bool = Field(False, description="Antialias when resizing images for it (the released code does not).")
+
+
+class Encoders(Model):
+    """The two encoders of image similarity."""
+
+    clip: Encoder = Field(description="CLIP, through open_clip.")
+    dino: Encoder = Field(description="DINOv2, through transformers.")
+
+
+class EncoderRoles(Model):
+    """Encoders inside the image loss, and the ones similarity is reported with."""
+
+    training: Encoders = Field(description="Inside the image loss.")
+    evaluation: Encoders = Field(description="For clip_t, clip_i and dino in tables.")
+
+
+class Bank(Model):
+    """Real faces the face loss pulls towards."""
+
+    faces: Name = Field(description="Data set whose training split fills the bank.")
+    images: Count | None = Field(None, description="At most this many; unset: all.")
+
+
+class Reader(Model):
+    """A third opinion on attributes that shares nothing with the classifiers: nearest labelled faces."""
+
+    faces: Name = Field(description="Data set of the labelled faces.")
+    encoder: Literal["clip", "dino"] = Field(description="Evaluation encoder whose space distances are taken in.")
+    neighbours: Count = Field(description="How many nearest faces vote.")
+
+
+class MicroBatch(Model):
+    """Images in flight at once: bounds memory, changes no result beyond rounding."""
+
+    sample: Count = Field(description="In sampling and everything without gradient.")
+    gradient: Count = Field(description="In forward and backward passes.")
+
+
+class EvaluationSettings(Model):
+    """What is generated and how it is judged."""
+
+    prompts: Literal["train", "validation", "test"] = Field("test", description="Split of the prompt set.")
+    images_per_prompt: Count = Field(description="Images per prompt.")
+    sampler_steps: Count = Field(description="Number of sampler steps.")
+    guidance: Positive = Field(description="Classifier-free guidance scale.")
+    classifier: Name = Field("evaluation", description="The preset's classifier that bias is measured by.")
+
+
+def _attribute_set(key: str) -> str:
+    names = key.split("+")
+    if names != [attribute for attribute in ATTRIBUTES if attribute in names]:
+        raise ValueError(f"should join attributes in the order {'+'.join(ATTRIBUTES)}")
+    return key
+
+
+AttributeSet = Annotated[str, AfterValidator(_attribute_set)]
+EvaluationEntry = Annotated[
+    dict[str, Any],
+    partial(EvaluationSettings, "Evaluation", "An evaluation; the preset supplies what it does not say."),
+]
+
+
+class Preset(Model):
+    """The world a run lives in. A preset file may start `from` another preset."""
+
+    name: Name = Field(description="The name of the file, without .yaml; not written in it.")
+    description: str = Field(description="One line for people.")
+    backbone: Weights = Field(description="The text-to-image model, a diffusers StableDiffusionPipeline.")
+    text_padding: Literal["longest", "max_length"] = Field(
+        description="Prompts are padded to the longest of the batch, with a mask (released code), or to the maximum."
+    )
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        description="Precision of frozen networks; adapters, latents and losses are float32."
+    )
+    prompts: Prompts = Field(description="The prompt set.")
+    faces: dict[Name, Faces] = Field(description="Face data sets by name.")
+    detector: Detector = Field(description="Face detection.")
+    chip: Chip = Field(description="Face crops.")
+    classifiers: dict[Name, Classifier] = Field(
+        description="Attribute classifiers by name; `loss` and `evaluation` are those used unless said otherwise."
+    )
+    encoders: EncoderRoles = Field(description="Image encoders.")
+    face_embedding: Weights = Field(description="The SFNet face embedding of the face loss.")
+    bank: Bank = Field(description="Real faces of the face loss.")
+    reader: Reader | None = Field(None, description="Independent reading of attributes; unset: none.")
+    concept_reader: Weights | None = Field(
+        None, description="Says whether the occupation is readable; unset: not asked."
+    )
+    micro_batch: MicroBatch = Field(description="Images in flight at once.")
+    defaults: RunDefaults = Field(description="Settings of every run that does not say otherwise.")
+    by_attributes: dict[AttributeSet, RunDefaults] = Field(
+        default_factory=dict,
+        description="Settings of runs that align exactly these attributes (`gender+race`), on top of `defaults`.",
+    )
+    evaluation: EvaluationEntry = Field(description="Settings of every evaluation that does not say otherwise.")

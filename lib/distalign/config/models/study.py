@@ -1,0 +1,68 @@
+"""The paper as data: runs, evaluations, tables and figures of config.yaml."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from distalign.config.models.base import Count, Model, Name
+from distalign.config.models.preset import EvaluationEntry
+from distalign.config.models.run import RunEntry, Seeds
+
+RunReference = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[RunEntry, Tag("inline")],
+    Discriminator(lambda value: "inline" if isinstance(value, Mapping) else "name"),
+]
+
+
+class Row(Model):
+    """A row of a table: one run under one evaluation."""
+
+    run: RunReference = Field(description="Name of a run, or a new run written in place.")
+    label: str | None = Field(None, description="What the row is called; unset: as the run.")
+    group: str | None = Field(None, description="Rows of one group stand together under this heading.")
+    evaluation: Name | None = Field(None, description="Evaluation of this row, instead of the table's.")
+    paper: str | None = Field(
+        None, description="The paper's numbers for this row: table/row of resources/paper_numbers.yaml."
+    )
+
+
+class TableSpec(Model):
+    """A table, written as parquet, csv, md, tex and html."""
+
+    title: str = Field(description="Caption.")
+    evaluation: Name = Field(description="Evaluation the rows are measured under.")
+    columns: list[str] = Field(
+        min_length=1,
+        description="Metrics: bias/A, distance/A (to the run's target) for attributes A such as gender or gender+race, "
+        "frequency/age=old, clip_t, clip_i, dino, face_found, concept_readable.",
+    )
+    rows: list[Row] = Field(min_length=1, description="The rows, in order.")
+
+
+class FigureSpec(Model):
+    """A figure, drawn as pdf, svg and png."""
+
+    kind: Literal["training_curves", "frequencies", "contact_sheet"] = Field(
+        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per run and "
+        "attribute) or contact_sheet (images of the same noise side by side, with boxes and predicted attributes)."
+    )
+    title: str = Field(description="Caption.")
+    runs: list[Name] = Field(min_length=1, description="Runs shown, in order.")
+    evaluation: Name | None = Field(None, description="For frequencies and contact_sheet: where the images come from.")
+    attributes: list[str] = Field(
+        default_factory=list, description="Attributes shown; empty: those that any of the runs aligns."
+    )
+    prompts: Count | None = Field(None, description="Show the first so many prompts; unset: all.")
+    images: Count | None = Field(None, description="For contact_sheet: images per prompt and run.")
+
+
+class Config(Model):
+    """config.yaml: what is run and shown. Machines belong into profiles, budgets into presets."""
+
+    preset: Name = Field(description="The preset: a file of presets/, without .yaml.")
+    seeds: Seeds = Field(description="Repetitions of every run that does not say otherwise.")
+    runs: dict[Name, RunEntry] = Field(min_length=1, description="Runs by name.")
+    evaluations: dict[Name, EvaluationEntry] = Field(min_length=1, description="Evaluations by name.")
+    tables: dict[Name, TableSpec] = Field(default_factory=dict, description="Tables by name.")
+    figures: dict[Name, FigureSpec] = Field(default_factory=dict, description="Figures by name.")

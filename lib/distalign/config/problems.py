@@ -1,0 +1,167 @@
+"""Problems of configuration files: collected, placed in the YAML, and told with the nearest valid name."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from distalign.config.models.base import Model
+from distalign.errors import UserError
+
+Path = tuple[str | int, ...]
+ABSENT = object()
+MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "this key is missing",
+    "string_pattern_mismatch": "not a valid name: letters, digits, '.', '_' and '-', beginning with a letter or digit",
+    "model_type": "should be a mapping (key: value)",
+    "dict_type": "should be a mapping (key: value)",
+    "list_type": "should be a list",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what was found (ABSENT: nothing), and what to do."""
+
+    file: str
+    path: Path
+    message: str
+    value: Any = ABSENT
+
+    def __str__(self) -> str:
+        where = yaml_path(self.path) or "the file"
+        found = "" if self.value is ABSENT else f": {_shown(self.value)}"
+        return f"  {where}{found}\n      {self.message}"
+
+
+@dataclass
+class Problems:
+    """Collects problems, each once. Paths are those of the file, also after items of its lists were left out."""
+
+    found: dict[tuple[str, Path, str], Problem] = field(default_factory=dict)
+    left_out: set[tuple[str, Path]] = field(default_factory=set)
+
+    def add(self, file: str, path: Path, message: str, value: Any = ABSENT) -> None:
+        """Note one problem."""
+        path = self.written(file, path)
+        self.found.setdefault((file, path, message), Problem(file, path, message, value))
+
+    def leave_out(self, file: str, path: Path) -> None:
+        """Remember that something wrong was taken out of the content of a file."""
+        self.left_out.add((file, self.written(file, path)))
+
+    def written(self, file: str, path: Path) -> Path:
+        """The path in the file of what stands at `path` now."""
+        result: Path = ()
+        for part in path:
+            if isinstance(part, int):
+                for index in sorted(self._items_left_out(file, result)):
+                    part += index <= part
+            result = (*result, part)
+        return result
+
+    def _caused(self, file: str, path: Path) -> bool:
+        here = self.written(file, path)
+        return any(where == file and here in (left, left[:-1]) for where, left in self.left_out)
+
+    def _items_left_out(self, file: str, path: Path) -> list[int]:
+        items = [left[-1] for where, left in self.left_out if where == file and left[:-1] == path]
+        return [item for item in items if isinstance(item, int)]
+
+    def unknown(self, file: str, path: Path, what: str, name: Any, valid: Iterable[str]) -> None:
+        """Note a name that is none of the valid ones."""
+        self.add(file, path, f"{what}{nearest(name, valid)}", name)
+
+    def add_validation(self, file: str, error: ValidationError, raw: Any, model: type[Model]) -> None:
+        """Note everything a model found wrong with the content of a file."""
+        schema = model.model_json_schema()
+        for detail in error.errors(include_url=False):
+            path = real_path(detail["loc"], raw)
+            if detail["type"] in {"missing", "too_short"} and self._caused(file, path):
+                continue
+            value = ABSENT if detail["type"] == "missing" else detail["input"]
+            message = MESSAGES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            if detail["type"] in {"extra_forbidden", "literal_error"} or detail["loc"][-1:] == ("[key]",):
+                parent, name = (path[:-1], path[-1]) if detail["type"] != "literal_error" else (path, value)
+                message += nearest(name, valid_names(schema, parent))
+            self.add(file, path, message, value)
+
+
+class ConfigError(UserError):
+    """All problems of a configuration at once."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = list(problems.found.values())
+        files = dict.fromkeys(problem.file for problem in self.problems)
+        super().__init__("\n".join(self._section(file) for file in files))
+
+    def _section(self, file: str) -> str:
+        own = [problem for problem in self.problems if problem.file == file]
+        count = "1 problem" if len(own) == 1 else f"{len(own)} problems"
+        return "\n".join([f"{file}: {count}", *map(str, own)])
+
+
+def nearest(name: Any, valid: Iterable[str]) -> str:
+    """The end of a message: the nearest valid name, or all of them where none is near and they are few."""
+    names = list(dict.fromkeys(valid))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; valid: {', '.join(names)}" if 0 < len(names) <= 40 else ""
+
+
+def yaml_path(path: Path) -> str:
+    """`runs.ours.loss` with `[2]` for places in lists; unusual keys in quotes."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in path]
+    return "".join(parts).removeprefix(".")
+
+
+def real_path(location: Sequence[str | int], raw: Any) -> Path:
+    """The part of a pydantic location that stands in the file: without tags of unions and marks of keys."""
+    path: list[str | int] = []
+    for index, part in enumerate(location):
+        if (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list) and isinstance(part, int)):
+            raw = raw[part]  # type: ignore[index]
+            path.append(part)
+        elif index == len(location) - 1 and isinstance(raw, Mapping) and part != "[key]":
+            path.append(part)
+    return tuple(path)
+
+
+def valid_names(schema: Mapping[str, Any], path: Path) -> list[str]:
+    """Names a JSON schema allows at a path: keys of a mapping, or words of an enumeration."""
+    definitions = schema.get("$defs", {})
+    nodes = _alternatives(schema, definitions)
+    for part in path:
+        nodes = [x for node in nodes for child in _children(node, part) for x in _alternatives(child, definitions)]
+    return [name for node in nodes for name in (*node.get("properties", ()), *node.get("enum", ()))]
+
+
+def _alternatives(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "$ref" in node:
+        return _alternatives(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+    options = node.get("anyOf", node.get("oneOf"))
+    return [found for option in options for found in _alternatives(option, definitions)] if options else [node]
+
+
+def _children(node: Mapping[str, Any], part: str | int) -> list[Mapping[str, Any]]:
+    if isinstance(part, int):
+        return [node["items"]] if "items" in node else []
+    for mapping in ({part: node.get("properties", {}).get(part)}, node.get("patternProperties", {})):
+        if children := [child for child in mapping.values() if child]:
+            return children
+    return [node["additionalProperties"]] if isinstance(node.get("additionalProperties"), Mapping) else []
+
+
+def _key(part: Any) -> str:
+    text = str(part)
+    return text if text and all(character.isalnum() or character in "_-+" for character in text) else repr(text)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,255 @@
+"""The configuration, checked and complete: what the workflow asks for names, settings and specifications."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distalign.config import checks
+from distalign.config.attributes import ATTRIBUTES
+from distalign.config.expansion import Expansion, Run, merge
+from distalign.config.files import read_yaml
+from distalign.config.fingerprint import fingerprint
+from distalign.config.loading import load_preset, prompt_splits, salvage
+from distalign.config.methods import UNCHANGED
+from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
+from distalign.config.problems import ConfigError, Problems
+from distalign.config.specs import drop_none, run_meaning
+from distalign.config.tables import Table, TableResolution
+
+CONFIG_FILE = "config.yaml"
+PAPER_NUMBERS = "resources/paper_numbers.yaml"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs, evaluations, tables and figures under one preset, and the specifications the jobs work from.
+
+    A specification is a JSON-able dictionary of what an artefact depends on; files among its inputs are not in it.
+    """
+
+    preset: Preset
+    expanded: Mapping[str, Run]
+    evaluations: Mapping[str, EvaluationSettings]
+    tables: Mapping[str, Table]
+    figures: Mapping[str, FigureSpec]
+    prompts: Mapping[str, Any]
+
+    @property
+    def runs(self) -> dict[str, RunSettings]:
+        """Settings of every run, those written inside rows included."""
+        return {name: run.settings for name, run in self.expanded.items()}
+
+    def seeds(self, run: str) -> list[int]:
+        """Repetitions of a run."""
+        return list(self.expanded[run].seeds)
+
+    def trained(self, run: str) -> bool:
+        """Whether a run has an adapter."""
+        return self.expanded[run].settings.method != UNCHANGED
+
+    def finetune_spec(self, run: str, seed: int) -> dict[str, Any]:
+        """What an adapter depends on: settings that matter to it, its plan, and the world they act in."""
+        settings = self.expanded[run].settings
+        meaning = run_meaning(settings)
+        if not self.trained(run):
+            return meaning
+        return drop_none(
+            {
+                **meaning,
+                **self.plan_spec(run, seed),
+                "iterations": settings.iterations,
+                "validation_prompts": self._prompts("validation") if settings.validate_every else None,
+                "bank": self._faces_used(self.preset.bank),
+            }
+        )
+
+    def plan_spec(self, run: str, seed: int) -> dict[str, Any]:
+        """What the originals of training depend on: prompts, noises and all that looks at the frozen model's images.
+
+        `iterations` counts the different ones: with a noise period the same return.
+        """
+        settings, preset = self.expanded[run].settings, self.preset
+        return drop_none(
+            {
+                "seed": seed,
+                "train_prompts": self._prompts("train"),
+                "iterations": min(settings.iterations, settings.noise_period or settings.iterations),
+                "images_per_step": settings.images_per_step,
+                "prompts_per_step": settings.prompts_per_step,
+                "sampler_steps": settings.sampler_steps,
+                "guidance": settings.guidance,
+                **self._generator(),
+                **self._faces_in_images(),
+                "classifier": self.classifier_spec(settings.classifier),
+                "encoders": preset.encoders.training.model_dump(),
+                "face_embedding": preset.face_embedding.model_dump(),
+                "micro_batch": preset.micro_batch.model_dump(),
+            }
+        )
+
+    def plan_id(self, run: str, seed: int) -> str:
+        """Name of a plan: runs that share it share the originals."""
+        return fingerprint(self.plan_spec(run, seed))[:12]
+
+    def image_spec(self, run: str, seed: int, evaluation: str) -> dict[str, Any]:
+        """What generated images depend on. `adapter`: method, trained parts and fingerprint of the finetuning."""
+        settings, how = self.expanded[run].settings, self.evaluations[evaluation]
+        adapter = {"method": settings.method}
+        if self.trained(run):
+            finetuning = self.finetune_spec(run, seed)
+            adapter = {"method": settings.method, "train": finetuning["train"], "fingerprint": fingerprint(finetuning)}
+        return drop_none(
+            {
+                "seed": seed,
+                "adapter": adapter,
+                "split": how.prompts,
+                "prompts": self._prompts(how.prompts),
+                "images_per_prompt": how.images_per_prompt,
+                "sampler_steps": how.sampler_steps,
+                "guidance": how.guidance,
+                **self._generator(),
+                "micro_batch": self.preset.micro_batch.model_dump(),
+            }
+        )
+
+    def classify_spec(self, evaluation: str) -> dict[str, Any]:
+        """How generated images are looked at: every classifier of the preset, encoders and readers."""
+        preset = self.preset
+        return drop_none(
+            {
+                "split": self.evaluations[evaluation].prompts,
+                **self._faces_in_images(),
+                "classifiers": {name: self.classifier_spec(name) for name in preset.classifiers},
+                "encoders": preset.encoders.evaluation.model_dump(),
+                "reader": self._faces_used(preset.reader),
+                "concept_reader": preset.concept_reader and preset.concept_reader.model_dump(),
+                "micro_batch": preset.micro_batch.model_dump(),
+            }
+        )
+
+    def bias_spec(self, run: str, evaluation: str) -> dict[str, Any]:
+        """How bias is computed: the classifier it is reported by, all that read, and the target per attribute."""
+        readers = [*self.preset.classifiers, *(["reader"] if self.preset.reader else [])]
+        return {
+            "classifier": self.evaluations[evaluation].classifier,
+            "classifiers": readers,
+            "attributes": self.attributes(),
+            "target": self.expanded[run].settings.align,
+        }
+
+    def attributes(self) -> list[str]:
+        """Attributes that every classifier of the preset reads."""
+        read = [set(classifier.labels) for classifier in self.preset.classifiers.values()]
+        return [attribute for attribute in ATTRIBUTES if all(attribute in labels for labels in read)]
+
+    def table_spec(self, table: str) -> dict[str, Any]:
+        """A table with its rows: labels, runs, seeds, classifier bias is reported by, the paper's numbers."""
+        spec = self.tables[table]
+        rows = [
+            {
+                "run": row.run,
+                "seeds": self.seeds(row.run),
+                "evaluation": row.evaluation,
+                "classifier": self.evaluations[row.evaluation].classifier,
+                "label": row.label,
+                "group": row.group,
+                "paper": {metric: dict(numbers) for metric, numbers in row.paper.items()},
+            }
+            for row in spec.rows
+        ]
+        return drop_none({"title": spec.title, "columns": list(spec.columns), "rows": rows})
+
+    def figure_spec(self, figure: str) -> dict[str, Any]:
+        """A figure with its runs: labels, seeds and the classifier predictions are shown of."""
+        spec = self.figures[figure]
+        evaluation = self.evaluations[spec.evaluation] if spec.evaluation else None
+        runs = [{"run": run, "seeds": self.seeds(run)} for run in spec.runs]
+        shown = {"runs": runs, "classifier": evaluation and evaluation.classifier}
+        return drop_none({**spec.model_dump(), **shown})
+
+    def classifier_spec(self, name: str) -> dict[str, Any]:
+        """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
+        classifier, preset = self.preset.classifiers[name], self.preset
+        if classifier.weights is not None:
+            return drop_none({"labels": classifier.labels, "weights": classifier.weights.model_dump()})
+        datasets = {dataset: self.faces_spec(dataset) for dataset in sorted(set(classifier.labels.values()))}
+        vae = preset.backbone.model_dump() if classifier.reconstruct else None
+        faces = {"faces": datasets, "chip": preset.chip.model_dump(), "detector": preset.detector.model_dump()}
+        return drop_none({**classifier.model_dump(), **faces, "backbone": vae})
+
+    def faces_spec(self, dataset: str) -> dict[str, Any]:
+        """What a face data set depends on."""
+        return drop_none({**self.preset.faces[dataset].model_dump(), "detector": self.preset.detector.model_dump()})
+
+    def _prompts(self, split: str) -> str:
+        return fingerprint(self.prompts[split])[:12]
+
+    def _generator(self) -> dict[str, Any]:
+        preset = self.preset
+        return {
+            "backbone": preset.backbone.model_dump(),
+            "text_padding": preset.text_padding,
+            "precision": preset.precision,
+        }
+
+    def _faces_in_images(self) -> dict[str, Any]:
+        return {"detector": self.preset.detector.model_dump(), "chip": self.preset.chip.model_dump()}
+
+    def _faces_used(self, user: Any) -> dict[str, Any] | None:
+        return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces)}
+
+
+def load_study(raw: Any, root: Path) -> Study:
+    """Check a configuration and complete it from its preset.
+
+    Args:
+        raw: content of config.yaml, with what the command line overrides.
+        root: the repository, with presets/ and resources/.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems = Problems()
+    config = salvage(Config, raw, CONFIG_FILE, problems)
+    preset, preset_file = load_preset(root, config.preset, problems) if config else (None, "")
+    if config is None or preset is None:
+        raise ConfigError(problems)
+    prompts = prompt_splits(root, preset.prompts.file, preset_file, problems)
+    expansion = Expansion(config, CONFIG_FILE, preset, preset_file, frozenset(map(str, raw["runs"])), problems)
+    runs = expansion.named_runs()
+    checks.check_same_meaning(runs, problems, CONFIG_FILE)
+    tables = TableResolution(expansion, runs, read_yaml(root / PAPER_NUMBERS), CONFIG_FILE, problems).tables(config)
+    evaluations = _evaluations(config, preset, preset_file, problems)
+    train_prompts = len(prompts["train"]["concepts"]) if prompts else None
+    for run in runs.values():
+        checks.check_run(run, preset, train_prompts, problems)
+    checks.check_references(runs, preset, preset_file, problems)
+    checks.check_seeds(config, problems, CONFIG_FILE)
+    checks.check_evaluations(evaluations, preset, CONFIG_FILE, problems)
+    checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
+    checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
+    if problems.found:
+        raise ConfigError(problems)
+    figures = {name: _with_attributes(figure, runs) for name, figure in config.figures.items()}
+    return Study(preset, runs, evaluations, tables, figures, prompts)
+
+
+def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Problems) -> dict[str, EvaluationSettings]:
+    complete = {}
+    for name, entry in config.evaluations.items():
+        try:
+            complete[name] = EvaluationSettings.model_validate(merge(preset.evaluation, entry))
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                message = f"{detail['loc'][0]} is given neither here nor by {preset_file}"
+                problems.add(CONFIG_FILE, ("evaluations", name), message)
+    return complete
+
+
+def _with_attributes(figure: FigureSpec, runs: Mapping[str, Run]) -> FigureSpec:
+    aligned = {attribute for run in figure.runs for attribute in runs[run].settings.align}
+    shown = figure.attributes or [attribute for attribute in ATTRIBUTES if attribute in aligned]
+    return figure.model_copy(update={"attributes": shown})
