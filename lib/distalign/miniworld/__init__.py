@@ -1,0 +1,1 @@
+"""The embedded default: a rendered world with known truth, and the small models trained on it."""

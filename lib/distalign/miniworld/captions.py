@@ -1,0 +1,75 @@
+"""Captions of the mini world's pictures.
+
+The template of the paper is one of several; explicit attribute words, styles and circumstances are said in some
+captions and left open in others, so that the diffusion model learns both to obey words and to fill what is unsaid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.miniworld.people import Ints
+from distalign.miniworld.world import STYLES, Concept
+
+TEMPLATE = "a photo of the face of {a} {concept}, a person"
+_TEMPLATES = (TEMPLATE, "a photo of {a} {concept}", "a portrait of {a} {concept}", "{a} {concept} at work")
+_TEMPLATE_SHARES = (0.62, 0.14, 0.14, 0.10)
+
+# The word a caption says for a class. "white" stands for the paper's group of white, Middle Eastern and
+# Latino-Hispanic perceived faces (wmelh).
+WORDS = {
+    "gender": {"female": "female", "male": "male"},
+    "race": {"wmelh": "white", "asian": "asian", "black": "black", "indian": "indian"},
+    "age": {"young": "young", "old": "old"},
+}
+_ORDER = ("age", "race", "gender")  # as English puts them
+ANYONE = "person"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What one caption says: a concept or nobody in particular, and the attributes it spells out."""
+
+    concept: Concept | None
+    said: dict[str, str]  # attribute -> class
+
+
+def fill(template: str, who: str) -> str:
+    """Put `who` into a template with the article that fits."""
+    article = "an" if who[0].lower() in "aeiou" else "a"
+    return template.format(a=article, concept=who)
+
+
+def describe(draft: Draft) -> str:
+    """The noun phrase: attribute words in English order, then the concept."""
+    words = [WORDS[a][draft.said[a]] for a in _ORDER if a in draft.said]
+    return " ".join([*words, draft.concept.name if draft.concept else ANYONE])
+
+
+def write_caption(draft: Draft, style: int, rng: np.random.Generator) -> str:
+    """One caption; a style other than a plain photo is always said."""
+    template = _TEMPLATES[rng.choice(len(_TEMPLATES), p=_TEMPLATE_SHARES)]
+    caption = fill(template, describe(draft))
+    return caption if style == 0 else f"{caption}, {STYLES[style]}"
+
+
+def plan_captions(
+    concepts: list[Concept], explicit: float, anyone: float, rng: np.random.Generator
+) -> tuple[list[Draft], dict[str, Ints]]:
+    """Decide for each picture what its caption says.
+
+    A share `explicit` of the captions spells out some attributes, each class equally likely; of those, a share
+    `anyone` names no concept. Returns the drafts and per attribute the class index to paint, -1 where left open.
+    """
+    drafts, forced = [], {a: np.full(len(concepts), -1, np.int64) for a in ATTRIBUTES}
+    for i, concept in enumerate(concepts):
+        said: dict[str, str] = {}
+        if rng.random() < explicit:
+            chosen = [a for a in ATTRIBUTES if rng.random() < 0.55] or [list(ATTRIBUTES)[rng.integers(3)]]
+            for attribute in chosen:
+                forced[attribute][i] = rng.integers(len(ATTRIBUTES[attribute]))
+                said[attribute] = ATTRIBUTES[attribute][forced[attribute][i]]
+        nobody = bool(said) and rng.random() < anyone
+        drafts.append(Draft(None if nobody else concept, said))
+    return drafts, forced
