@@ -1,0 +1,58 @@
+"""What metrics, attributes and prompts are called in print."""
+
+ARROWS = {"lower": "↓", "higher": "↑", None: ""}
+SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
+INITIALS = {"gender": "G", "race": "R", "age": "A"}
+PLAIN = {
+    "clip_t": "CLIP-T",
+    "clip_i": "CLIP-I",
+    "dino": "DINO",
+    "face_found": "Faces found",
+    "concept_readable": "Concept readable",
+    "gradient_norm": "Gradient norm",
+    "loss/align": "Alignment loss",
+    "loss/image": "Image loss",
+    "loss/face": "Face loss",
+}
+
+
+def attribute_label(attribute: str) -> str:
+    """`gender` is Gender, `gender+race` is G×R as in the paper."""
+    names = attribute.split("+")
+    return SHORT[names[0]] if len(names) == 1 else "×".join(INITIALS[name] for name in names)
+
+
+def metric_label(metric: str) -> str:
+    """Heading of a column or an axis."""
+    kind, _, about = metric.partition("/")
+    if metric in PLAIN:
+        return PLAIN[metric]
+    if kind == "frequency":
+        return f"Freq. {about.replace('=', ' = ')}"
+    if kind == "distance":
+        return f"{attribute_label(about)} distance to target"
+    if kind == "bias":
+        return f"{attribute_label(about)} bias"
+    return metric
+
+
+def better(metric: str) -> str | None:
+    """`lower` or `higher`; None where neither is."""
+    kind = metric.partition("/")[0]
+    if kind in ("bias", "distance"):
+        return "lower"
+    return "higher" if metric in ("clip_t", "clip_i", "dino", "face_found", "concept_readable") else None
+
+
+def heading(metric: str) -> str:
+    """Label with the direction that is better: `Gender bias ↓`."""
+    return f"{metric_label(metric)} {ARROWS[better(metric)]}".rstrip()
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """`.23` as the paper prints it; nothing for a missing value."""
+    if value is None:
+        return ""
+    text = f"{value:.{digits}f}"
+    text = text.lstrip("-") if float(text) == 0 else text
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
