@@ -1,0 +1,5 @@
+"""Prompt sets: concepts in splits, put into a template. No torch."""
+
+from distalign.prompts.prompt_set import Prompt, PromptSet, load_prompts
+
+__all__ = ["Prompt", "PromptSet", "load_prompts"]
