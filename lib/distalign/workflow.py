@@ -1,4 +1,4 @@
-"""What every job of the workflow shares: where its log goes, how it ends on an error, how many threads it uses.
+"""What every job of the workflow shares: its specification, where its log goes, how it ends, its threads.
 
 The scripts of `workflow_scripts/` hand over Snakemake's job object; nothing here imports Snakemake.
 """
@@ -13,10 +13,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from distalign.config.fingerprint import canonical_json
+from distalign.config.models import Preset, Weights
 from distalign.errors import UserError
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 logger = logging.getLogger(__name__)
+
+
+class Spec(dict[str, Any]):
+    """A specification as a rule's parameter.
+
+    Snakemake reruns a job when `repr` of a parameter changes. This one shows the meaning only: neither the order of
+    keys, nor an unset key, nor a setting that changes speed but no result makes a job run again.
+    """
+
+    def __repr__(self) -> str:
+        return canonical_json(self)
 
 
 class Job(Protocol):
@@ -46,6 +59,17 @@ def job(context: Job) -> Iterator[None]:
     except Exception:
         logger.exception("%s stopped on a defect; please report it with this log", context.rule)
         sys.exit(1)
+
+
+def weights_by_place(preset: Preset) -> dict[str, Weights]:
+    """The pretrained models of a preset, by their directory below `results/{preset}/`; classifiers aside."""
+    encoders = {
+        f"encoders/{role}/{kind}": getattr(getattr(preset.encoders, role), kind).weights
+        for role in ("training", "evaluation")
+        for kind in ("clip", "dino")
+    }
+    weights = {"backbone": preset.backbone, "face_embedding": preset.face_embedding, **encoders}
+    return weights | ({"concept_reader": preset.concept_reader} if preset.concept_reader else {})
 
 
 def log_to(path: Path | None) -> None:

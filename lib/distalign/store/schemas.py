@@ -3,8 +3,7 @@
 Where no face was found, box, landmarks, score and probabilities are null, never 0 or -1.
 """
 
-from collections.abc import Iterable
-from itertools import product
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
@@ -127,9 +126,12 @@ def ORIGINALS(attributes: Iterable[str]) -> pa.Schema:
     )
 
 
-def CLASSIFIED(classifiers: Iterable[str], attributes: Iterable[str]) -> pa.Schema:
-    """Everything measured on one generated image; probabilities in `{classifier}/{attribute}={class}`."""
-    pairs = product(tuple(classifiers), tuple(attributes))
+def CLASSIFIED(read: Mapping[str, Iterable[str]]) -> pa.Schema:
+    """Everything measured on one generated image; `read`: the attributes each classifier reads.
+
+    Probabilities are in columns `{classifier}/{attribute}={class}`.
+    """
+    pairs = [(name, attribute) for name, attributes in read.items() for attribute in attributes]
     return pa.schema(
         [
             _required("prompt_id", STRING),

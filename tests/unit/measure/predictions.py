@@ -29,4 +29,4 @@ def predictions(images, classifiers=("evaluation",), attributes=("gender", "race
                     else (0.9 if classes.get(attribute, names[0]) == name else 0.1 / (len(names) - 1))
                     for _, classes in images
                 ]
-    return to_table(rows, CLASSIFIED(classifiers, attributes))
+    return to_table(rows, CLASSIFIED(dict.fromkeys(classifiers, attributes)))

@@ -65,7 +65,7 @@ ALL = [
     RESULTS,
     TRAIN_LOG,
     ORIGINALS(["gender"]),
-    CLASSIFIED(["loss", "reader"], ["gender", "race"]),
+    CLASSIFIED({"loss": ["gender", "race"], "reader": ["gender"]}),
 ]
 
 
@@ -86,7 +86,7 @@ def test_class_columns_are_words_in_class_order():
 
 
 def test_missing_faces_are_null(tmp_path):
-    schema = CLASSIFIED(["loss"], ["gender"])
+    schema = CLASSIFIED({"loss": ["gender"]})
     found = np.array([True, False])
     hidden = {name: np.ma.masked_array(np.array([1.5, np.nan]), ~found) for name in ("x1", "y1", "x2", "y2", "score")}
     probabilities = {

@@ -1,0 +1,145 @@
+"""Look at generated images: the largest face, perceived attributes by every classifier, similarity, concept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from distalign.alignment.reading import class_probabilities
+from distalign.classifiers import Classifier
+from distalign.classifiers.concepts import ConceptReader
+from distalign.classifiers.reader import Reader, encode_chips
+from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
+from distalign.errors import UserError
+from distalign.faces.columns import face_columns, where_found
+from distalign.faces.dataset import to_float
+from distalign.faces.detector import Detector, FaceBatch, largest
+from distalign.prompts import Prompt
+from distalign.store.parquet import CLASSIFIED, IMAGES, ParquetWriter, class_columns, decode_image, read_batches
+
+KEY = ["prompt_id", "index", "noise_seed"]
+READER = "reader"  # its name among the classifiers in columns
+
+
+@dataclass(frozen=True)
+class AttributeReader:
+    """The independent reader, the encoder in whose space it looks, and the chips it is given."""
+
+    reader: Reader
+    encoder: ImageEncoder
+    chip_size: int
+    expand: float
+
+    def __call__(self, images: Tensor, faces: FaceBatch) -> dict[str, Tensor]:
+        """Shares of the vote (B, K) per attribute."""
+        chips = encode_chips(self.encoder, images, faces.boxes, self.chip_size, self.expand)
+        return self.reader.probabilities(chips)
+
+
+@dataclass(frozen=True)
+class Observers:
+    """Everything that looks at an image."""
+
+    detector: Detector
+    classifiers: Mapping[str, Classifier]
+    reader: AttributeReader | None
+    clip: ClipEncoder
+    dino: DinoEncoder
+    concepts: ConceptReader | None
+    device: torch.device
+
+
+@torch.no_grad()
+def classify(
+    images: Path,
+    originals: Path | None,
+    output: Path,
+    prompts: Sequence[Prompt],
+    observers: Observers,
+    provenance: Mapping[str, Any],
+    batch: int,
+) -> None:
+    """Write what is seen in every image, schema CLASSIFIED, in the order of the images.
+
+    Args:
+        images: Parquet of schema IMAGES.
+        originals: The original's images of the same noises in the same order; None leaves clip_i and dino null.
+        output: Where to write.
+        prompts: The prompts of the images.
+        observers: Who looks.
+        provenance: For the file's metadata.
+        batch: Images at once.
+
+    Raises:
+        UserError: unreadable files, or originals of other noises.
+    """
+    by_id = {prompt.id: prompt for prompt in prompts}
+    texts = dict(zip(by_id, observers.clip.encode_texts([prompt.text for prompt in prompts]), strict=True))
+    read = {name: classifier.attributes for name, classifier in observers.classifiers.items()}
+    if observers.reader is not None:
+        read[READER] = tuple(observers.reader.reader.bank.labels)
+    with ParquetWriter(output, CLASSIFIED(read), provenance) as writer:
+        for rows, original in _pairs(images, originals, batch):
+            pictures = _pictures(rows, observers.device)
+            ids = rows["prompt_id"].to_pylist()
+            columns = {"prompt_id": rows["prompt_id"], "index": rows["index"]}
+            columns |= _faces(pictures, observers)
+            columns |= _similarity(pictures, torch.stack([texts[i] for i in ids]), original, observers)
+            columns["concept_readable"] = _readable(pictures, [by_id[i].concept for i in ids], observers)
+            writer.write(columns)
+
+
+def _pairs(images: Path, originals: Path | None, batch: int) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
+    """Batches of images, each with the originals of the same noises."""
+    others = read_batches(originals, IMAGES, batch) if originals else repeat(None)
+    for rows, original in zip(read_batches(images, IMAGES, batch), others, strict=originals is not None):
+        if original is not None and not rows.select(KEY).equals(original.select(KEY)):
+            raise UserError(
+                f"{originals}: not the originals of {images}: other prompts or noises. Generate both again."
+            )
+        yield rows, original
+
+
+def _pictures(rows: pa.RecordBatch, device: torch.device) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] of a batch."""
+    decoded = [decode_image(cell["bytes"]) for cell in rows["image"].to_pylist()]
+    return to_float(torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(device))
+
+
+def _faces(images: Tensor, observers: Observers) -> dict[str, Any]:
+    """Columns of the largest face and of what each classifier makes of it."""
+    faces = largest(observers.detector.detect(images), *images.shape[-2:])
+    columns = face_columns(faces)
+    read = {name: class_probabilities(classifier, images, faces) for name, classifier in observers.classifiers.items()}
+    if observers.reader is not None:
+        read[READER] = observers.reader(images, faces)
+    for name, probabilities in read.items():
+        for attribute, values in probabilities.items():
+            for index, column in enumerate(class_columns(attribute, name)):
+                columns[column] = where_found(columns["found"], values[:, index])
+    return columns
+
+
+def _similarity(images: Tensor, texts: Tensor, original: pa.RecordBatch | None, observers: Observers) -> dict[str, Any]:
+    """Cosines to the prompt, and to the original image by both encoders."""
+    clip = observers.clip.encode_images(images)
+    columns: dict[str, Any] = {"clip_t": (clip * texts).sum(1).tolist()}
+    if original is None:
+        return columns | {"clip_i": [None] * len(images), "dino": [None] * len(images)}
+    others = _pictures(original, observers.device)
+    columns["clip_i"] = (clip * observers.clip.encode_images(others)).sum(1).tolist()
+    columns["dino"] = (observers.dino.encode_images(images) * observers.dino.encode_images(others)).sum(1).tolist()
+    return columns
+
+
+def _readable(images: Tensor, concepts: Sequence[str], observers: Observers) -> list[bool | None]:
+    """Whether the concept reader sees the prompt's concept; null without one."""
+    if observers.concepts is None:
+        return [None] * len(images)
+    return [seen == wanted for seen, wanted in zip(observers.concepts.recognise(images), concepts, strict=True)]
