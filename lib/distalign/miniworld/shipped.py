@@ -48,8 +48,8 @@ def install_component(name: str, root: Path, directory: Path) -> dict[str, Any]:
         found = sha256_file(source / file)
         if found != expected:
             raise UserError(
-                f"{source / file}: sha256 {found[:12]}... is not the manifest's {expected[:12]}...; restore the file with "
-                f"`git checkout -- {source}`, or train new weights with `snakemake pretrain`."
+                f"{source / file}: sha256 {found[:12]}... is not the manifest's {expected[:12]}...; restore the "
+                f"file with `git checkout -- {source}`, or train new weights with `snakemake pretrain`."
             )
     for file in components[name]["sha256"]:
         (directory / file).parent.mkdir(parents=True, exist_ok=True)

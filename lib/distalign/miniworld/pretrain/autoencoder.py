@@ -1,6 +1,7 @@
 """The mini world's AutoencoderKL: 64 x 64 pictures to 8 x 8 latents with 16 channels."""
 
 import logging
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ _KL_WEIGHT = 2e-5
 _CROPPED = 0.7  # share of the steps on 32-pixel crops, which see more pictures in the same time
 
 
-def build_autoencoder() -> AutoencoderKL:
+def build_autoencoder() -> Any:  # diffusers imports lazily, which hides its classes from type checkers
     """A small convolutional autoencoder of Stable Diffusion's own kind."""
     channels = (16, 32, 64, 96)
     return AutoencoderKL(
@@ -50,7 +51,7 @@ def _draw_batch(images: Tensor, batch: int, crop: bool) -> Tensor:
     return (x.flip(3) if torch.rand(()) < 0.5 else x).contiguous(memory_format=torch.channels_last)
 
 
-def train_autoencoder(images: Tensor, steps: int, seed: int, batch: int = 32, rate: float = 2e-3) -> AutoencoderKL:
+def train_autoencoder(images: Tensor, steps: int, seed: int, batch: int = 32, rate: float = 2e-3) -> Any:
     """Train on uint8 pictures (n, 3, 64, 64); sets the scaling factor so that latents have unit deviation."""
     torch.manual_seed(seed)
     vae = build_autoencoder().to(memory_format=torch.channels_last)
@@ -78,7 +79,7 @@ def train_autoencoder(images: Tensor, steps: int, seed: int, batch: int = 32, ra
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, images: Tensor, batch: int = 200) -> Tensor:
+def encode(vae: Any, images: Tensor, batch: int = 200) -> Tensor:
     """Latent means (n, 16, 8, 8), not scaled."""
     parts = []
     for chunk in images.split(batch):
@@ -89,7 +90,7 @@ def encode(vae: AutoencoderKL, images: Tensor, batch: int = 200) -> Tensor:
 
 
 @torch.no_grad()
-def quality(vae: AutoencoderKL, images: Tensor) -> float:
+def quality(vae: Any, images: Tensor) -> float:
     """Peak signal-to-noise ratio of the reconstruction in dB."""
     x = to_signed(images)
     decoded = torch.cat([vae.decode(vae.encode(c).latent_dist.mean).sample for c in x.split(100)])

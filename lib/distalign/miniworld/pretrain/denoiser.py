@@ -4,9 +4,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDPMScheduler, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -27,10 +28,11 @@ _SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.0
 class Denoiser:
     """The two networks that are trained together."""
 
-    unet: UNet2DConditionModel
-    text_encoder: CLIPTextModel
+    unet: Any  # UNet2DConditionModel; diffusers imports lazily, which hides its classes from type checkers
+    text_encoder: Any  # CLIPTextModel
 
     def modules(self) -> nn.ModuleList:
+        """Both, U-Net first."""
         return nn.ModuleList([self.unet, self.text_encoder])
 
 
@@ -51,7 +53,8 @@ def build_denoiser(tokenizer: CLIPTokenizer) -> Denoiser:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    nn.init.normal_(text_encoder.get_input_embeddings().weight, std=0.05)
+    embeddings: Any = text_encoder.get_input_embeddings()
+    nn.init.normal_(embeddings.weight, std=0.05)
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT_CHANNELS,
@@ -95,7 +98,7 @@ def train_denoiser(
     optimiser, schedule = optimise(networks.parameters(), rate, warm_cosine(steps, 200, hold=0.5))
     first = _resume(state, networks, average, optimiser, schedule)
     ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])[0]
-    noise_schedule = DDPMScheduler(**_SCHEDULE)
+    noise_schedule: Any = DDPMScheduler(**_SCHEDULE)
     signal = noise_schedule.alphas_cumprod
     ratio = signal / (1 - signal)
     weight = ratio.clamp(max=_SNR_CAP) / ratio
@@ -119,8 +122,8 @@ def train_denoiser(
         progress.add(step, error=error.mean())
         if (step + 1) % _SAVE_EVERY == 0:
             _save(state, step + 1, networks, average, optimiser, schedule)
-    unet, text_encoder = average.module
-    return Denoiser(unet, text_encoder)
+    averaged: Any = average.module
+    return Denoiser(*averaged)
 
 
 def _save(state: Path, step: int, networks: nn.Module, average: Average, *stateful: object) -> None:
@@ -144,7 +147,7 @@ def _resume(state: Path, networks: nn.Module, average: Average, *stateful: objec
     return int(parts["step"])
 
 
-def assemble(vae: AutoencoderKL, denoiser: Denoiser, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
+def assemble(vae: Any, denoiser: Denoiser, tokenizer: CLIPTokenizer) -> Any:
     """An ordinary Stable Diffusion pipeline of the trained parts."""
     return StableDiffusionPipeline(
         vae=vae,

@@ -28,7 +28,7 @@ def warm_cosine(steps: int, warmup: int, hold: float = 0.0, final: float = 0.02)
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
     """bfloat16 autocast where the processor has matrix units for it; there it is about three times as fast."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()  # type: ignore[attr-defined]
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
 
 
@@ -41,6 +41,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Move a little towards the module's present weights."""
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.module.parameters()), [p.detach() for p in module.parameters()], 1 - decay)
@@ -57,6 +58,7 @@ class Progress:
         self.count, self.start = 0, time.monotonic()
 
     def add(self, step: int, **losses: Tensor) -> None:
+        """Note one step's losses."""
         for key, value in losses.items():
             self.sums[key] = self.sums.get(key, 0.0) + float(value.detach())
         self.count += 1

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -32,7 +33,7 @@ def train_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
         show_progress=False,
     )
     pairs.train_from_iterator(words, trainer)
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in _merges(pairs)]
+    merges: Any = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in _merges(pairs)]
     tokens = dict.fromkeys([*alphabet, *(c + _END_OF_WORD for c in alphabet), *("".join(m) for m in merges)])
     tokens |= dict.fromkeys(["<|startoftext|>", "<|endoftext|>"])
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=merges, model_max_length=MAX_LENGTH)
