@@ -1,5 +1,6 @@
 """Models, augmentation, training, evaluation and card of the attribute classifiers, on coloured squares."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import torch
 from distalign.classifiers import build_classifier, load_classifier, save_classifier
 from distalign.classifiers.augmentation import Augmentation, Augmenter
 from distalign.classifiers.evaluation import calibration_error, evaluate
-from distalign.classifiers.training import TrainingSpec, train_classifier
+from distalign.classifiers.training import TrainingSpec, fit, train_classifier
 from distalign.errors import UserError
-from distalign.faces.dataset import FaceSet
+from distalign.faces.dataset import FaceSet, load_faces
 from distalign.store.parquet import FACES, image_cells, write_table
 
 SPEC = TrainingSpec("convnet", chip_size=16, expand=1.2, epochs=5, batch_size=32, learning_rate=5e-3, seed=1)
@@ -125,6 +126,17 @@ def test_training_learns_repeats_itself_and_writes_its_card(tmp_path: Path) -> N
     assert "perceived" in card
     assert "| gender=male |" in card
     assert load_classifier(tmp_path / "one", attributes=["age"]).attributes == ("gender", "age")
+
+
+def test_adversarial_training_withstands_small_changes(tmp_path: Path) -> None:
+    faces = write_squares(tmp_path / "faces.parquet")
+    data = load_faces(faces, "train", ["gender"])
+    hardened = fit(replace(SPEC, adversarial=0.1), [data], None, "cpu")
+    chips = hardened.chips(data.batch(torch.arange(64)), data.boxes[:64]).requires_grad_()
+    labels = data.labels["gender"][:64]
+    (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(hardened(chips)["gender"], labels), chips)
+    predicted = hardened(chips + 0.1 * gradient.sign())["gender"].argmax(1)
+    assert (predicted == labels).float().mean() > 0.9
 
 
 def test_attributes_may_come_from_different_sets(tmp_path: Path) -> None:
