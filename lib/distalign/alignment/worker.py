@@ -1,0 +1,26 @@
+"""One of several finetuning processes; torchrun starts it with the file `distributed.launch` wrote."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from distalign.alignment.trainer import FinetunePaths, Load, finetune, load_judges
+from distalign.errors import UserError
+
+
+def main(work: Path, judges: Load = load_judges) -> int:
+    """Run the finetuning that `work` describes and return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    content = json.loads(work.read_text())
+    paths = FinetunePaths(**{name: Path(path) for name, path in content["paths"].items()})
+    try:
+        finetune(content["spec"], paths, content["threads"], judges)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
