@@ -3,16 +3,25 @@
 Nothing is trained on the labels, so what fools a trained classifier does not fool it in the same way.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from distalign.config.attributes import ATTRIBUTES
-from distalign.encoders.interface import ImageEncoder
 from distalign.faces.bank import FaceBank, embed_faces
 from distalign.faces.crop import crop_faces, expand_square
 from distalign.faces.dataset import UNKNOWN, FaceSet
 
 NEAREST_DISTANCE = 1e-3  # a face that is itself in the bank does not silence the others entirely
+
+
+class ChipEncoder(Protocol):
+    """What is needed of an image encoder here (`distalign.encoders` has them)."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit vectors (B, D) float32 of images (B, 3, H, W) in [-1, 1]."""
+        ...
 
 
 class Reader:
@@ -45,13 +54,13 @@ class Reader:
         return shares
 
 
-def encode_chips(encoder: ImageEncoder, images: Tensor, boxes: Tensor, size: int, expand: float) -> Tensor:
+def encode_chips(encoder: ChipEncoder, images: Tensor, boxes: Tensor, size: int, expand: float) -> Tensor:
     """Unit embeddings (B, D) of the faces at boxes (B, 4) in images (B, 3, H, W), cut as classifiers' chips are."""
     return encoder.encode_images(crop_faces(images, expand_square(boxes, expand), size))
 
 
 def build_reader_bank(
-    encoder: ImageEncoder, faces: FaceSet, size: int, expand: float, device: torch.device | str = "cpu"
+    encoder: ChipEncoder, faces: FaceSet, size: int, expand: float, device: torch.device | str = "cpu"
 ) -> FaceBank:
     """Embed the chips of a labelled set, for a `Reader`; `faces.bank.save_bank` keeps it."""
     embeddings = embed_faces(

@@ -39,6 +39,11 @@ class FaceSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int | None) -> "FaceSet":
+        """The first so many faces; None for all."""
+        labels = {name: label[:count] for name, label in self.labels.items()}
+        return FaceSet(self.images[:count], self.boxes[:count], self.landmarks[:count], labels, self.identity[:count])
+
     def batch(self, index: Tensor) -> Tensor:
         """Images (n, 3, H, W) in [-1, 1] of the rows `index`."""
         return to_float(self.images[index])

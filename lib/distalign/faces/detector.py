@@ -242,15 +242,9 @@ def sample_boxes(images: Tensor, image: Tensor, boxes: Tensor, size: int) -> Ten
     extent = boxes.new_tensor([images.shape[-1], images.shape[-2]])
     steps = torch.linspace(0, 1, size, device=boxes.device)
     corner, side = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    position = (
-        corner[:, None] + steps[:, None] * side[:, None]
-    ) / extent  # (n, size, 2), inside the image if in [0, 1]
+    position = (corner[:, None] + steps[:, None] * side[:, None]) / extent  # (n, size, 2)
     grid = torch.stack(
-        [
-            position[:, None, :, 0].expand(-1, size, -1),
-            position[:, :, None, 1].expand(-1, -1, size),
-        ],
-        dim=-1,
+        [position[:, None, :, 0].expand(-1, size, -1), position[:, :, None, 1].expand(-1, -1, size)], dim=-1
     )
     inside = ((grid >= 0) & (grid <= 1)).all(-1)
     # One row of crops per image, so that no image is copied per crop and no coordinate depends on the batch.

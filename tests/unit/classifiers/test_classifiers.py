@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+
 from distalign.classifiers import build_classifier, load_classifier, save_classifier
 from distalign.classifiers.augmentation import Augmentation, Augmenter
 from distalign.classifiers.evaluation import calibration_error, evaluate

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from distalign.classifiers.reader import Reader, build_reader_bank, encode_chips
 from distalign.faces.bank import FaceBank
 from distalign.faces.dataset import FaceSet
-from torch import Tensor
 
 
 def on_circle(*degrees: float) -> Tensor:

@@ -7,14 +7,15 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from transformers import Dinov2Config, Dinov2Model
+
 from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from distalign.encoders.clip import save_clip
 from distalign.encoders.hub import fetch
 from distalign.encoders.interface import Preprocess
 from distalign.errors import UserError
 from helpers.tiny import tiny_tokenizer
-from torch import Tensor
-from transformers import Dinov2Config, Dinov2Model
 
 
 @pytest.fixture(scope="module")

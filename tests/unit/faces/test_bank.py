@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+
 from distalign.errors import UserError
 from distalign.faces.bank import FaceBank, build_face_bank, load_bank, save_bank
 from distalign.faces.crop import ARCFACE, align_faces

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import skimage.transform
 import torch
-from distalign.faces.crop import ARCFACE, align_faces, crop_faces, expand_square, similarity_from_template
 from torch import Tensor
+
+from distalign.faces.crop import ARCFACE, align_faces, crop_faces, expand_square, similarity_from_template
 
 
 def test_expand_square() -> None:

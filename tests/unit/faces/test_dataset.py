@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from distalign.errors import UserError
 from distalign.faces.dataset import load_faces
 from distalign.store.parquet import FACES, image_cells, write_table

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from torch import Tensor
+
 from distalign.errors import UserError
 from distalign.faces import mtcnn
 from distalign.faces.detector import Detector, Faces, largest, resize_area
-from torch import Tensor
 
 EXPECTED = json.loads((Path(__file__).parents[2] / "data" / "mtcnn_expected.json").read_text())
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from distalign.errors import UserError
 from distalign.faces.embedding import SFNet, SFNetConfig, embed, load_embedder, save_embedder
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from distalign.faces.suppression import suppress
 from torch import Tensor
+
+from distalign.faces.suppression import suppress
 
 
 def overlap(a: Tensor, b: Tensor, method: str) -> float:
