@@ -30,7 +30,7 @@ class RunKey:
 
 
 def bias(frequencies: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Compute the mean over class pairs i < j of |f_i - f_j|: the paper's bias(P).
+    """Average |f_i - f_j| over class pairs i < j: the bias of a prompt P as the paper defines it.
 
     Args:
         frequencies: (..., K) shares that sum to 1.

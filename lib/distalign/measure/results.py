@@ -1,7 +1,8 @@
 """The tidy table of results: every metric per prompt and per run, with spread and confidence interval."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from distalign.measure import similarity
 from distalign.measure.bias import RunKey, bias, cells, frequencies_of, number_prompts, target_distance
-from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts
-from distalign.store.parquet import RESULTS, to_table
+from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts, wilson
+from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, read_table, to_table
 from distalign.store.seeds import stable_seed
 
 Array = NDArray[np.float64]
@@ -28,6 +29,7 @@ class Measurement:
     counts: NDArray[np.int64]
     replicates: Array | None
     bounds: tuple[float, float]
+    is_share: bool = False
 
 
 def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
@@ -48,6 +50,21 @@ def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
     ]
     rows = [{**asdict(key), **row} for measurement in measured for row in _rows(measurement, prompts)]
     return to_table({name: [row[name] for row in rows] for name in RESULTS.names}, RESULTS)
+
+
+def collect_results(
+    bias_files: Sequence[Path], classified_files: Sequence[Path], read: Mapping[str, Sequence[str]]
+) -> pa.Table:
+    """Read the measurements of several evaluations, in pairs, and bring them into one tidy table.
+
+    Args:
+        bias_files: schema BIAS.
+        classified_files: schema CLASSIFIED, of the same evaluations in the same order.
+        read: the attributes each classifier reads.
+    """
+    schema = CLASSIFIED(read)
+    pairs = zip(bias_files, classified_files, strict=True)
+    return pa.concat_tables([run_results(read_table(a, BIAS), read_table(b, schema)) for a, b in pairs])
 
 
 def reader_gaps(results: pa.Table) -> dict[tuple[str, str, int, str, str], dict[str, float]]:
@@ -85,7 +102,8 @@ def _attribute_measurements(rows: list[dict[str, Any]]) -> Iterator[Measurement]
                 statistics[f"frequency/{attribute}={name}"] = (shares[..., index], drawn[..., index], 1.0)
         faces, none = counts[:, :-1].sum(axis=1), np.full(len(group), np.nan)
         for metric, (values, replicates, top) in statistics.items():
-            yield Measurement(metric, classifier, values, none, faces, replicates, (0.0, top))
+            is_share = metric.startswith("frequency/")
+            yield Measurement(metric, classifier, values, none, faces, replicates, (0.0, top), is_share)
 
 
 def _cell_counts(row: dict[str, Any], names: tuple[str, ...]) -> list[int]:
@@ -102,7 +120,8 @@ def _image_measurements(classified: pa.Table, prompt_index: NDArray[np.int64], p
             replicates = resample_means(values, stable_seed("images", metric))
             counts = np.array([len(own) for own in values])
             means, deviations = similarity.means(values), similarity.deviations(values)
-            yield Measurement(metric, None, means, deviations, counts, replicates, bounds)
+            is_share = metric in similarity.SHARES
+            yield Measurement(metric, None, means, deviations, counts, replicates, bounds, is_share)
 
 
 def _rows(measurement: Measurement, prompts: list[str]) -> Iterator[dict[str, Any]]:
@@ -115,6 +134,8 @@ def _rows(measurement: Measurement, prompts: list[str]) -> Iterator[dict[str, An
         over_prompts = resample_prompts(measurement.replicates, stable_seed("prompts"))
         run_low, run_high = interval(np.array(mean), over_prompts, measurement.bounds)
         low, high = interval(values, measurement.replicates, measurement.bounds)
+    if measurement.is_share:
+        low, high = wilson(values, measurement.counts)
     spread = np.std(values[known], ddof=1) if known.sum() > 1 else np.nan
     common = {"classifier": measurement.classifier, "metric": measurement.metric}
     yield {**common, "prompt_id": None, **_numbers(mean, spread, run_low, run_high), "n": int(known.sum())}

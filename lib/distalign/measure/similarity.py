@@ -14,6 +14,7 @@ IMAGE_METRICS: dict[str, tuple[str, tuple[float, float]]] = {
     "face_found": ("found", (0.0, 1.0)),
     "concept_readable": ("concept_readable", (0.0, 1.0)),
 }
+SHARES = {"face_found", "concept_readable"}  # of images for which something is true
 
 
 def values_by_prompt(

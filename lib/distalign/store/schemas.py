@@ -80,7 +80,8 @@ BIAS = pa.schema(
 
 # Tidy results. prompt_id is null in rows about the whole run: there value is the mean and std the standard deviation
 # over prompts, and n counts prompts; in rows about a prompt std is over images and n counts images. classifier is null
-# for metrics no attribute classifier has a part in. low, high: 95% bootstrap interval.
+# for metrics no attribute classifier has a part in. low, high: 95% interval, by bootstrap; for shares of one prompt's
+# images by Wilson's score.
 RESULTS = pa.schema(
     [
         *RUN_FIELDS,

@@ -43,9 +43,15 @@ MODULES: dict[str, tuple[str, ...]] = {
         "prompts/*.py", "store/seeds.py",
     ),
     "generate": ("methods/*.py", "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py"),
-    "classify": ("faces/*.py", "classifiers/*.py", "encoders/*.py", "store/images.py"),
+    "classify": (
+        "measure/classify.py", "alignment/reading.py", "faces/*.py", "classifiers/*.py", "encoders/*.py",
+        "store/images.py",
+    ),
     "bias": ("measure/bias.py", "measure/floor.py"),
-    "results": ("measure/*.py", "store/seeds.py"),
+    "results": (
+        "measure/bias.py", "measure/bootstrap.py", "measure/floor.py", "measure/results.py", "measure/similarity.py",
+        "store/seeds.py",
+    ),
     "tables": ("present/*.py",),
     "figures": ("present/*.py",),
 }  # fmt: skip

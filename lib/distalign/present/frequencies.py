@@ -1,0 +1,154 @@
+"""Class frequencies of every prompt, run beside run, with the target (the paper's figure 4)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from distalign.config.attributes import ATTRIBUTES
+from distalign.errors import UserError
+from distalign.present.labels import attribute_label
+from distalign.present.style import INK, MUTED, RUN_COLOURS, styled
+
+FREQUENCIES = pa.schema(
+    [
+        pa.field("run", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("attribute", pa.string(), nullable=False),
+        pa.field("class", pa.string(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in ("frequency", "low", "high", "target")),
+        pa.field("n_faces", pa.int32(), nullable=False),
+    ]
+)
+
+
+def frequency_bars(
+    results: pa.Table,
+    runs: Mapping[str, tuple[str, int]],
+    attributes: Sequence[str],
+    evaluation: str,
+    classifier: str,
+    align: Mapping[str, Mapping[str, float]],
+    title: str,
+    prompts: int | None = None,
+) -> tuple[Figure, pa.Table]:
+    """Draw one panel per class (of two classes only the first: the other is the rest), one bar per prompt and run.
+
+    Args:
+        results: schema RESULTS.
+        runs: (run, seed) by label; the first is the one the others are compared with.
+        attributes: shown from left to right.
+        evaluation: whose images.
+        classifier: whose predictions.
+        align: target shares {attribute: {class: share}}, drawn as a line; uniform where it says nothing.
+        title: of the figure.
+        prompts: only the first so many.
+
+    Returns:
+        the figure, and what it shows (schema FREQUENCIES).
+    """
+    data = frequency_data(results, runs, attributes, evaluation, classifier, align, prompts)
+    rows = data.to_pylist()
+    panels = [(name, value) for name in attributes for value in _shown(name)]
+    names = _sorted_prompts(rows, panels[0], next(iter(runs)))
+    with styled():
+        size = (max(4.2, 1.9 + 1.35 * len(panels)), 1.3 + 0.11 * len(names) * (len(runs) + 0.7))
+        figure = Figure(figsize=size, layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left")
+        grid = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
+        for axes, (attribute, value) in zip(grid, panels, strict=True):
+            own = [row for row in rows if (row["attribute"], row["class"]) == (attribute, value)]
+            _draw(axes, own, list(runs), names)
+            axes.set_title(f"{attribute_label(attribute)}: {value}")
+        grid[len(panels) // 2].set_xlabel("share of images with a face", color=MUTED)
+        grid[0].set_yticks(range(len(names)), [name.replace("-", " ") for name in names])
+        grid[0].set_ylim(len(names) - 0.4, -0.6)
+        handles: list[Artist] = [Patch(color=colour, label=run) for run, colour in zip(runs, RUN_COLOURS, strict=False)]
+        handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=0.9, label="target"))
+        handles.append(Line2D([], [], color=INK, linewidth=0.6, label="95% interval"))
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) if len(panels) > 2 else 2)
+    return figure, data
+
+
+def frequency_data(
+    results: pa.Table,
+    runs: Mapping[str, tuple[str, int]],
+    attributes: Sequence[str],
+    evaluation: str,
+    classifier: str,
+    align: Mapping[str, Mapping[str, float]],
+    prompts: int | None = None,
+) -> pa.Table:
+    """The numbers of the figure, all classes of the attributes (schema FREQUENCIES)."""
+    classes = {f"frequency/{name}={value}": (name, value) for name in attributes for value in ATTRIBUTES[name]}
+    labels = {key: label for label, key in runs.items()}
+    about = (evaluation, classifier)
+    found = [
+        row
+        for row in results.to_pylist()
+        if row["metric"] in classes and (row["run"], row["seed"]) in labels and row["prompt_id"] is not None
+        and (row["evaluation"], row["classifier"]) == about
+    ]  # fmt: skip
+    absent = set(labels) - {(row["run"], row["seed"]) for row in found}
+    if absent:
+        run, seed = min(absent)
+        raise UserError(
+            f"no frequencies of {', '.join(attributes)} for run {run!r}, seed {seed}, in evaluation {evaluation!r}"
+        )
+    kept = list(dict.fromkeys(row["prompt_id"] for row in found))[:prompts]
+    lines = [_line(row, labels, classes, align) for row in found if row["prompt_id"] in set(kept)]
+    return pa.Table.from_pylist(lines, schema=FREQUENCIES)
+
+
+def _line(
+    row: Mapping[str, Any],
+    labels: Mapping[tuple[str, int], str],
+    classes: Mapping[str, tuple[str, str]],
+    align: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    attribute, value = classes[row["metric"]]
+    target = align[attribute].get(value, 0.0) if attribute in align else 1 / len(ATTRIBUTES[attribute])
+    return {
+        "run": labels[row["run"], row["seed"]],
+        "prompt_id": row["prompt_id"],
+        "attribute": attribute,
+        "class": value,
+        "frequency": row["value"],
+        "low": row["low"],
+        "high": row["high"],
+        "target": target,
+        "n_faces": row["n"],
+    }
+
+
+def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], prompts: Sequence[str]) -> None:
+    height = 0.8 / len(runs)
+    for place, (run, colour) in enumerate(zip(runs, RUN_COLOURS, strict=False)):
+        for row in (row for row in rows if row["run"] == run):
+            level = prompts.index(row["prompt_id"]) + (place - (len(runs) - 1) / 2) * height
+            if row["frequency"] is None:
+                axes.text(0.02, level, "no face", va="center", fontsize=5, color=MUTED)
+                continue
+            axes.barh(level, row["frequency"], height, color=colour)
+            axes.plot([row["low"], row["high"]], [level, level], color=INK, linewidth=0.6)
+    axes.axvline(rows[0]["target"], color=INK, linestyle="--", linewidth=0.9)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _shown(attribute: str) -> tuple[str, ...]:
+    names = ATTRIBUTES[attribute]
+    return names[:1] if len(names) == 2 else names
+
+
+def _sorted_prompts(rows: Sequence[Mapping[str, Any]], panel: tuple[str, str], run: str) -> list[str]:
+    """Prompts by falling frequency of the first panel's class in the first run."""
+    first = [row for row in rows if (row["attribute"], row["class"]) == panel and row["run"] == run]
+    return [row["prompt_id"] for row in sorted(first, key=lambda row: (-(row["frequency"] or 0.0), row["prompt_id"]))]
