@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from distalign.config.fingerprint import canonical_json
 from distalign.config.models import Preset, Weights
 from distalign.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 logger = logging.getLogger(__name__)
@@ -85,9 +88,16 @@ def log_to(path: Path | None) -> None:
 def use_threads(threads: int) -> None:
     """Let numerical libraries use as many threads as Snakemake granted; torch only if the job has imported it."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(threads)
+    loaded = sys.modules.get("torch")
+    if loaded is not None:
+        loaded.set_num_threads(threads)
+
+
+def device() -> "torch.device":
+    """Where a job computes: the GPU it was given, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -20,6 +20,7 @@ from distalign.config.specs import drop_none, run_meaning
 from distalign.config.tables import Table, TableResolution
 
 CONFIG_FILE = "config.yaml"
+READER = "reader"  # the independent reader's name among the classifiers
 PAPER_NUMBERS = "resources/paper_numbers.yaml"
 
 
@@ -130,20 +131,14 @@ class Study:
             }
         )
 
-    def bias_spec(self, run: str, evaluation: str) -> dict[str, Any]:
-        """How bias is computed: the classifier it is reported by, all that read, and the target per attribute."""
-        readers = [*self.preset.classifiers, *(["reader"] if self.preset.reader else [])]
-        return {
-            "classifier": self.evaluations[evaluation].classifier,
-            "classifiers": readers,
-            "attributes": self.attributes(),
-            "target": self.expanded[run].settings.align,
-        }
+    def bias_spec(self, run: str) -> dict[str, Any]:
+        """How bias is computed: the attributes each classifier reads, and the run's target per attribute."""
+        return {"read": self.read(), "target": self.expanded[run].settings.align}
 
-    def attributes(self) -> list[str]:
-        """Attributes that every classifier of the preset reads."""
-        read = [set(classifier.labels) for classifier in self.preset.classifiers.values()]
-        return [attribute for attribute in ATTRIBUTES if all(attribute in labels for labels in read)]
+    def read(self) -> dict[str, list[str]]:
+        """The attributes each classifier reads, in the order of ATTRIBUTES; the independent reader reads all."""
+        read = {name: [a for a in ATTRIBUTES if a in it.labels] for name, it in self.preset.classifiers.items()}
+        return read | ({READER: list(ATTRIBUTES)} if self.preset.reader else {})
 
     def table_spec(self, table: str) -> dict[str, Any]:
         """A table with its rows: labels, runs, seeds, classifier bias is reported by, the paper's numbers."""
@@ -183,6 +178,22 @@ class Study:
     def faces_spec(self, dataset: str) -> dict[str, Any]:
         """What a face data set depends on."""
         return drop_none({**self.preset.faces[dataset].model_dump(), "detector": self.preset.detector.model_dump()})
+
+    def bank_spec(self) -> dict[str, Any]:
+        """What the bank of real faces depends on."""
+        weights = self.preset.face_embedding.model_dump()
+        return drop_none({"bank": self._faces_used(self.preset.bank), "face_embedding": weights})
+
+    def reader_spec(self) -> dict[str, Any]:
+        """What the labelled faces of the independent reader depend on; empty without one."""
+        preset = self.preset
+        if preset.reader is None:
+            return {}
+        encoder = getattr(preset.encoders.evaluation, preset.reader.encoder).model_dump()
+        faces = self.faces_spec(preset.reader.faces)
+        return drop_none(
+            {"kind": preset.reader.encoder, "encoder": encoder, "chip": preset.chip.model_dump(), "faces": faces}
+        )
 
     def _prompts(self, split: str) -> str:
         return fingerprint(self.prompts[split])[:12]

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from distalign.alignment.reading import class_probabilities
-from distalign.classifiers import Classifier
-from distalign.classifiers.concepts import ConceptReader
+from distalign.classifiers import Classifier, load_classifier
+from distalign.classifiers.concepts import ConceptReader, load_concept_reader
 from distalign.classifiers.reader import Reader, encode_chips
+from distalign.config.study import READER
 from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from distalign.errors import UserError
+from distalign.faces.bank import load_bank
 from distalign.faces.columns import face_columns, where_found
 from distalign.faces.dataset import to_float
 from distalign.faces.detector import Detector, FaceBatch, largest
@@ -24,7 +26,6 @@ from distalign.prompts import Prompt
 from distalign.store.parquet import CLASSIFIED, IMAGES, ParquetWriter, class_columns, decode_image, read_batches
 
 KEY = ["prompt_id", "index", "noise_seed"]
-READER = "reader"  # its name among the classifiers in columns
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,42 @@ class Observers:
     dino: DinoEncoder
     concepts: ConceptReader | None
     device: torch.device
+
+
+def load_observers(
+    spec: Mapping[str, Any], paths: Mapping[str, Path], classifiers: Mapping[str, Path], device: torch.device
+) -> Observers:
+    """The observers of a classify spec.
+
+    Args:
+        spec: What `Study.classify_spec` says.
+        paths: Where `clip`, `dino` and, if there are, `reader` (a bank) and `concept_reader` lie.
+        classifiers: Directories of the classifiers by name.
+        device: Where to compute.
+
+    Raises:
+        UserError: missing or damaged files, or a classifier that lacks an attribute.
+    """
+    clip = ClipEncoder(paths["clip"], spec["encoders"]["clip"]["antialias"]).to(device)
+    dino = DinoEncoder(paths["dino"], spec["encoders"]["dino"]["antialias"]).to(device)
+    reader = None
+    if "reader" in paths:
+        settings, chip = spec["reader"], spec["chip"]
+        encoder: ImageEncoder = clip if settings["encoder"] == "clip" else dino
+        votes = Reader(load_bank(paths["reader"], device), settings["neighbours"])
+        reader = AttributeReader(votes, encoder, chip["size"], chip["expand"])
+    return Observers(
+        detector=Detector(**spec["detector"]).to(device),
+        classifiers={
+            name: load_classifier(path, device, spec["classifiers"][name]["labels"])
+            for name, path in classifiers.items()
+        },
+        reader=reader,
+        clip=clip,
+        dino=dino,
+        concepts=load_concept_reader(paths["concept_reader"], device) if "concept_reader" in paths else None,
+        device=device,
+    )
 
 
 @torch.no_grad()

@@ -1,0 +1,64 @@
+# Finetuning text-to-image diffusion models for fairness: from faces to the paper's tables and figures.
+# What is computed stands in config.yaml, in which world in presets/, on which machine in profiles/.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/backbones.smk"
+include: "rules/classifiers.smk"
+include: "rules/finetune.smk"
+include: "rules/generate.smk"
+include: "rules/classify.smk"
+include: "rules/aggregate.smk"
+include: "rules/figures.smk"
+
+
+localrules:
+    all,
+    tables,
+    figures,
+    ablations,
+    classifiers,
+
+
+rule all:
+    default_target: True
+    input:
+        table_files(PAPER),
+        figure_files(STUDY.figures),
+        f"results/{PRESET}/results.parquet",
+
+
+rule tables:
+    input:
+        table_files(PAPER),
+
+
+rule figures:
+    input:
+        figure_files(STUDY.figures),
+
+
+rule ablations:
+    input:
+        table_files(ABLATIONS),
+
+
+rule classifiers:
+    input:
+        expand(
+            "results/{p}/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers
+        ),
+
+
+onstart:
+    print(f"preset {PRESET}: {STUDY.preset.description}")

@@ -1,0 +1,74 @@
+# Per run to tidy results and tables. Cheap: one process each.
+
+
+localrules:
+    aggregate_results,
+    render_table,
+
+
+rule aggregate_results:
+    input:
+        bias=per_run("bias", evaluated(PAPER)),
+        classified=per_run("classified", evaluated(PAPER)),
+    output:
+        results="results/{preset}/results.parquet",
+    log:
+        "results/{preset}/logs/aggregate_results.log",
+    benchmark:
+        "results/{preset}/benchmarks/aggregate_results.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=Spec(read=STUDY.read()),
+        version=STAGES["results"],
+    message:
+        "Tidy results of all runs"
+    script:
+        "../workflow_scripts/aggregate_results.py"
+
+
+rule render_table:
+    input:
+        bias=lambda job: per_run("bias", evaluated([job.table])),
+        classified=lambda job: per_run("classified", evaluated([job.table])),
+    output:
+        parquet="results/{preset}/tables/{table}.parquet",
+        csv="results/{preset}/tables/{table}.csv",
+        md="results/{preset}/tables/{table}.md",
+        tex="results/{preset}/tables/{table}.tex",
+        html=report(
+            "results/{preset}/tables/{table}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "results/{preset}/logs/render_table/{table}.log",
+    benchmark:
+        "results/{preset}/benchmarks/render_table/{table}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        spec=lambda job: Spec(STUDY.table_spec(job.table), read=STUDY.read()),
+        version=STAGES["tables"],
+    message:
+        "Table {wildcards.table}"
+    script:
+        "../workflow_scripts/render_table.py"
+
+
+rule headline:
+    input:
+        tables=table_files(HEADLINE),
+        figures=figure_files(headline_figures()),
+    params:
+        text=expand("results/{p}/tables/{t}.md", p=PRESET, t=HEADLINE),
+        pictures=expand("results/{p}/figures/{f}.png", p=PRESET, f=headline_figures()),
+    shell:
+        "cat {params.text}; echo; printf 'Picture: %s\\n' {params.pictures}"

@@ -1,0 +1,140 @@
+# Attribute classifiers, and the bank of real faces: trained or computed from face data sets, or ready-made.
+
+
+localrules:
+    fetch_classifier,
+
+
+rule train_classifier:
+    input:
+        faces=lambda job: expand(
+            "results/{preset}/faces/{dataset}.parquet",
+            dataset=sorted(
+                set(STUDY.preset.classifiers[job.classifier].labels.values())
+            ),
+            allow_missing=True,
+        ),
+        backbone=lambda job: (
+            "results/{preset}/backbone"
+            if STUDY.preset.classifiers[job.classifier].reconstruct
+            else []
+        ),
+    output:
+        model="results/{preset}/classifiers/{classifier}/model.safetensors",
+        metrics="results/{preset}/classifiers/{classifier}/metrics.parquet",
+        card=report(
+            "results/{preset}/classifiers/{classifier}/card.md",
+            caption="../report/classifier.rst",
+            category="Classifiers",
+            labels={"classifier": "{classifier}"},
+        ),
+    log:
+        "results/{preset}/logs/train_classifier/{classifier}.log",
+    benchmark:
+        "results/{preset}/benchmarks/train_classifier/{classifier}.tsv"
+    wildcard_constraints:
+        classifier=one_of(set(STUDY.preset.classifiers) - READY),
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=480,
+    params:
+        spec=lambda job: Spec(STUDY.classifier_spec(job.classifier)),
+        version=STAGES["classifiers"],
+    message:
+        "Training classifier {wildcards.classifier}"
+    script:
+        "../workflow_scripts/train_classifier.py"
+
+
+rule fetch_classifier:
+    output:
+        model="results/{preset}/classifiers/{classifier}/model.safetensors",
+        metrics="results/{preset}/classifiers/{classifier}/metrics.parquet",
+        card=report(
+            "results/{preset}/classifiers/{classifier}/card.md",
+            caption="../report/classifier.rst",
+            category="Classifiers",
+            labels={"classifier": "{classifier}"},
+        ),
+    log:
+        "results/{preset}/logs/fetch_classifier/{classifier}.log",
+    benchmark:
+        "results/{preset}/benchmarks/fetch_classifier/{classifier}.tsv"
+    wildcard_constraints:
+        classifier=one_of(READY),
+    conda:
+        "../envs/distalign.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        spec=lambda job: Spec(STUDY.classifier_spec(job.classifier)),
+        version=STAGES["classifiers"],
+    message:
+        "Weights of classifier {wildcards.classifier}"
+    script:
+        "../workflow_scripts/fetch_classifier.py"
+
+
+rule build_bank:
+    input:
+        faces=f"results/{{preset}}/faces/{STUDY.preset.bank.faces}.parquet",
+        face_embedding="results/{preset}/face_embedding",
+    output:
+        bank="results/{preset}/bank.safetensors",
+    log:
+        "results/{preset}/logs/build_bank.log",
+    benchmark:
+        "results/{preset}/benchmarks/build_bank.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        spec=Spec(STUDY.bank_spec()),
+        version=STAGES["faces"],
+    message:
+        "Bank of real faces"
+    script:
+        "../workflow_scripts/build_bank.py"
+
+
+rule build_reader:
+    input:
+        faces=(
+            f"results/{{preset}}/faces/{STUDY.preset.reader.faces}.parquet"
+            if STUDY.preset.reader
+            else []
+        ),
+        encoder=(
+            f"results/{{preset}}/encoders/evaluation/{STUDY.preset.reader.encoder}"
+            if STUDY.preset.reader
+            else []
+        ),
+    output:
+        reader="results/{preset}/reader.safetensors",
+    log:
+        "results/{preset}/logs/build_reader.log",
+    benchmark:
+        "results/{preset}/benchmarks/build_reader.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        spec=Spec(STUDY.reader_spec()),
+        version=STAGES["classify"],
+    message:
+        "Labelled faces for the independent reader"
+    script:
+        "../workflow_scripts/build_reader.py"

@@ -1,0 +1,65 @@
+# What is seen in the images: faces, perceived attributes, similarity; then bias per prompt.
+
+
+localrules:
+    compute_bias,
+
+
+rule classify_images:
+    input:
+        prompts=STUDY.preset.prompts.file,
+        images="results/{preset}/images/{run}/{seed}/{evaluation}.parquet",
+        originals=original_images,
+        classifiers=expand(
+            "results/{{preset}}/classifiers/{classifier}/model.safetensors",
+            classifier=STUDY.preset.classifiers,
+        ),
+        clip="results/{preset}/encoders/evaluation/clip",
+        dino="results/{preset}/encoders/evaluation/dino",
+        reader="results/{preset}/reader.safetensors" if STUDY.preset.reader else [],
+        concept_reader=(
+            "results/{preset}/concept_reader" if STUDY.preset.concept_reader else []
+        ),
+    output:
+        classified="results/{preset}/classified/{run}/{seed}/{evaluation}.parquet",
+    log:
+        "results/{preset}/logs/classify_images/{run}/{seed}/{evaluation}.log",
+    benchmark:
+        "results/{preset}/benchmarks/classify_images/{run}/{seed}/{evaluation}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=240,
+    params:
+        spec=lambda job: Spec(STUDY.classify_spec(job.evaluation)),
+        version=STAGES["classify"],
+    message:
+        "Faces and attributes in the images of {wildcards.run}, seed {wildcards.seed}"
+    script:
+        "../workflow_scripts/classify_images.py"
+
+
+rule compute_bias:
+    input:
+        classified="results/{preset}/classified/{run}/{seed}/{evaluation}.parquet",
+    output:
+        bias="results/{preset}/bias/{run}/{seed}/{evaluation}.parquet",
+    log:
+        "results/{preset}/logs/compute_bias/{run}/{seed}/{evaluation}.log",
+    benchmark:
+        "results/{preset}/benchmarks/compute_bias/{run}/{seed}/{evaluation}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        spec=lambda job: Spec(STUDY.bias_spec(job.run)),
+        version=STAGES["bias"],
+    message:
+        "Bias of {wildcards.run}, seed {wildcards.seed}, on {wildcards.evaluation}"
+    script:
+        "../workflow_scripts/compute_bias.py"

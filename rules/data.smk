@@ -1,0 +1,23 @@
+# Face data sets: rendered by the mini world, or read from a published one. One Parquet file each.
+
+
+rule make_faces:
+    output:
+        faces="results/{preset}/faces/{dataset}.parquet",
+    log:
+        "results/{preset}/logs/make_faces/{dataset}.log",
+    benchmark:
+        "results/{preset}/benchmarks/make_faces/{dataset}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        spec=lambda job: Spec(STUDY.faces_spec(job.dataset)),
+        version=STAGES["faces"],
+    message:
+        "Faces of data set {wildcards.dataset}"
+    script:
+        "../workflow_scripts/make_faces.py"

@@ -1,0 +1,66 @@
+# What the frozen model makes of the training prompts and noises, once per plan; then one adapter per run and seed.
+
+
+rule compute_originals:
+    input:
+        prompts=STUDY.preset.prompts.file,
+        backbone="results/{preset}/backbone",
+        classifier=lambda job: loss_classifier(PLANS[job.plan][0]),
+        clip="results/{preset}/encoders/training/clip",
+        dino="results/{preset}/encoders/training/dino",
+        face_embedding="results/{preset}/face_embedding",
+    output:
+        originals="results/{preset}/originals/{plan}.parquet",
+    log:
+        "results/{preset}/logs/compute_originals/{plan}.log",
+    benchmark:
+        "results/{preset}/benchmarks/compute_originals/{plan}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=1440,
+    params:
+        spec=lambda job: Spec(STUDY.plan_spec(*PLANS[job.plan])),
+        version=STAGES["originals"],
+    message:
+        "Originals of plan {wildcards.plan}"
+    script:
+        "../workflow_scripts/compute_originals.py"
+
+
+rule finetune:
+    input:
+        prompts=STUDY.preset.prompts.file,
+        backbone="results/{preset}/backbone",
+        originals=lambda job: f"results/{{preset}}/originals/{STUDY.plan_id(job.run, int(job.seed))}.parquet",
+        classifier=lambda job: loss_classifier(job.run),
+        clip="results/{preset}/encoders/training/clip",
+        dino="results/{preset}/encoders/training/dino",
+        face_embedding="results/{preset}/face_embedding",
+        bank="results/{preset}/bank.safetensors",
+    output:
+        spec="results/{preset}/runs/{run}/{seed}/spec.json",
+        adapter=directory("results/{preset}/runs/{run}/{seed}/adapter"),
+        train_log="results/{preset}/runs/{run}/{seed}/train_log.parquet",
+        provenance="results/{preset}/runs/{run}/{seed}/provenance.json",
+    log:
+        "results/{preset}/logs/finetune/{run}/{seed}.log",
+    benchmark:
+        "results/{preset}/benchmarks/finetune/{run}/{seed}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=32000,
+        runtime=2880,
+    params:
+        spec=lambda job: Spec(STUDY.finetune_spec(job.run, int(job.seed))),
+        version=STAGES["finetune"],
+    message:
+        "Finetuning {wildcards.run}, seed {wildcards.seed}"
+    script:
+        "../workflow_scripts/finetune.py"

@@ -1,0 +1,28 @@
+# Images of the evaluations. A run, its original and every other method draw the same noise.
+
+
+rule generate_images:
+    input:
+        prompts=STUDY.preset.prompts.file,
+        backbone="results/{preset}/backbone",
+        adapter=adapter,
+    output:
+        images="results/{preset}/images/{run}/{seed}/{evaluation}.parquet",
+    log:
+        "results/{preset}/logs/generate_images/{run}/{seed}/{evaluation}.log",
+    benchmark:
+        "results/{preset}/benchmarks/generate_images/{run}/{seed}/{evaluation}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=480,
+    params:
+        spec=lambda job: Spec(STUDY.image_spec(job.run, int(job.seed), job.evaluation)),
+        version=STAGES["generate"],
+    message:
+        "Images of {wildcards.run}, seed {wildcards.seed}, for {wildcards.evaluation}"
+    script:
+        "../workflow_scripts/generate_images.py"

@@ -1,0 +1,28 @@
+"""Look at the images of an evaluation: faces, perceived attributes, similarity, concept."""
+
+from pathlib import Path
+
+from snakemake.iocontainers import Snakemake
+
+from distalign.measure.classify import classify, load_observers
+from distalign.prompts import load_prompts
+from distalign.store.provenance import collect
+from distalign.workflow import device, job
+
+snakemake: Snakemake
+
+with job(snakemake):
+    spec, files = snakemake.params.spec, snakemake.input
+    originals = Path(files.originals) if files.get("originals") else None
+    paths = {name: Path(files[name]) for name in ("clip", "dino", "reader", "concept_reader") if files.get(name)}
+    classifiers = {Path(file).parent.name: Path(file).parent for file in files.classifiers}
+    inputs = {**paths, **classifiers, "images": Path(files.images)}
+    classify(
+        Path(files.images),
+        originals,
+        Path(snakemake.output.classified),
+        prompts=load_prompts(Path(files.prompts)).split(spec["split"]),
+        observers=load_observers(spec, paths, classifiers, device()),
+        provenance=collect("classify", spec, inputs),
+        batch=spec["micro_batch"]["sample"],
+    )
