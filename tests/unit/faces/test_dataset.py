@@ -58,6 +58,14 @@ def test_found_faces_of_the_split(write_faces: WriteFaces) -> None:
     assert batch.max() <= 1
 
 
+def test_first_faces(write_faces: WriteFaces) -> None:
+    faces = load_faces(write_faces(), "train")
+    assert len(faces.first(None)) == 2
+    first = faces.first(1)
+    assert len(first) == 1
+    assert (first.identity.tolist(), first.labels["race"].tolist(), len(first.boxes)) == ([7], [3], 1)
+
+
 def test_only_the_wanted_attributes(write_faces: WriteFaces) -> None:
     assert list(load_faces(write_faces(), "test", ["race"]).labels) == ["race"]
 
