@@ -22,7 +22,7 @@ def check_run(run: Run, preset: Preset, train_prompts: int | None, problems: Pro
         problems.unknown(*run.place(("method",)), "no method of this name", settings.method, METHODS)
     elif settings.method != UNCHANGED:
         for path, message in (*_training(settings, train_prompts), *_classifier(settings, preset)):
-            problems.add(*run.place(path), message, _value(settings, path))
+            problems.add(*run.place(path), f"{message}{run.inherited(path)}", _value(settings, path))
 
 
 def _training(settings: RunSettings, train_prompts: int | None) -> Iterator[Finding]:

@@ -51,6 +51,11 @@ class Run:
                 return layer.file, layer.path + path
         return self.layers[0].file, self.layers[0].path + path
 
+    def inherited(self, path: Path) -> str:
+        """Which run is meant, for a message that stands at another run this one is `from`; else empty."""
+        own, (file, place) = self.layers[0], self.place(path)
+        return f" (for run '{self.name}')" if file == own.file and place != own.path + path else ""
+
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """`above` over `below`, mappings inside them likewise."""

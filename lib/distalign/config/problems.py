@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -46,8 +47,10 @@ class Problems:
     left_out: set[tuple[str, Path]] = field(default_factory=set)
 
     def add(self, file: str, path: Path, message: str, value: Any = ABSENT) -> None:
-        """Note one problem."""
+        """Note one problem, unless it may only follow from something inside it that was wrong and left out."""
         path = self.written(file, path)
+        if any(where == file and left[: len(path)] == path for where, left in self.left_out):
+            return
         self.found.setdefault((file, path, message), Problem(file, path, message, value))
 
     def leave_out(self, file: str, path: Path) -> None:
@@ -64,10 +67,6 @@ class Problems:
             result = (*result, part)
         return result
 
-    def _caused(self, file: str, path: Path) -> bool:
-        here = self.written(file, path)
-        return any(where == file and here in (left, left[:-1]) for where, left in self.left_out)
-
     def _items_left_out(self, file: str, path: Path) -> list[int]:
         items = [left[-1] for where, left in self.left_out if where == file and left[:-1] == path]
         return [item for item in items if isinstance(item, int)]
@@ -78,11 +77,9 @@ class Problems:
 
     def add_validation(self, file: str, error: ValidationError, raw: Any, model: type[Model]) -> None:
         """Note everything a model found wrong with the content of a file."""
-        schema = model.model_json_schema()
+        schema = _schema(model)
         for detail in error.errors(include_url=False):
             path = real_path(detail["loc"], raw)
-            if detail["type"] in {"missing", "too_short"} and self._caused(file, path):
-                continue
             value = ABSENT if detail["type"] == "missing" else detail["input"]
             message = MESSAGES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
             if detail["type"] in {"extra_forbidden", "literal_error"} or detail["loc"][-1:] == ("[key]",):
@@ -139,6 +136,11 @@ def valid_names(schema: Mapping[str, Any], path: Path) -> list[str]:
     for part in path:
         nodes = [x for node in nodes for child in _children(node, part) for x in _alternatives(child, definitions)]
     return [name for node in nodes for name in (*node.get("properties", ()), *node.get("enum", ()))]
+
+
+@cache
+def _schema(model: type[Model]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _alternatives(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:

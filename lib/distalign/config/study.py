@@ -158,11 +158,12 @@ class Study:
         return drop_none({"title": spec.title, "columns": list(spec.columns), "rows": rows})
 
     def figure_spec(self, figure: str) -> dict[str, Any]:
-        """A figure with its runs: labels, seeds and the classifier predictions are shown of."""
+        """A figure with its runs: seeds, targets, and the classifier whose predictions are shown."""
         spec = self.figures[figure]
         evaluation = self.evaluations[spec.evaluation] if spec.evaluation else None
         runs = [{"run": run, "seeds": self.seeds(run)} for run in spec.runs]
-        shown = {"runs": runs, "classifier": evaluation and evaluation.classifier}
+        align = {name: shares for run in spec.runs for name, shares in self.runs[run].align.items()}
+        shown = {"runs": runs, "classifier": evaluation and evaluation.classifier, "align": align}
         return drop_none({**spec.model_dump(), **shown})
 
     def classifier_spec(self, name: str) -> dict[str, Any]:

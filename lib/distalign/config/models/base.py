@@ -35,11 +35,11 @@ def _no_boolean(value: Any) -> Any:
 
 _number = BeforeValidator(_no_boolean)  # pydantic would read `true` as 1
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-Count = Annotated[int, _number, Field(ge=1)]
-Seed = Annotated[int, _number, Field(ge=0, lt=2**63)]
-Positive = Annotated[float, _number, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, _number, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, _number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1), _number]
+Seed = Annotated[int, Field(ge=0, lt=2**63), _number]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _number]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _number]
+Share = Annotated[float, Field(ge=0, le=1), _number]
 
 
 class Keys:

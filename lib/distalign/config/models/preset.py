@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.config.models.base import (
@@ -165,7 +166,7 @@ EvaluationEntry = Annotated[
 class Preset(Model):
     """The world a run lives in. A preset file may start `from` another preset."""
 
-    name: Name = Field(description="The name of the file, without .yaml; not written in it.")
+    name: SkipJsonSchema[Name] = Field(description="The name of the file, without .yaml; not written in it.")
     description: str = Field(description="One line for people.")
     backbone: Weights = Field(description="The text-to-image model, a diffusers StableDiffusionPipeline.")
     text_padding: Literal["longest", "max_length"] = Field(

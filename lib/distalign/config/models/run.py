@@ -124,6 +124,4 @@ _run_entry = partial(
     seeds=(Seeds | None, Field(None, description="Repetitions of this run, instead of the config's seeds.")),
 )
 RunEntry = Annotated[dict[str, Any], _run_entry]
-RunDefaults = Annotated[
-    dict[str, Any], partial(RunSettings, "RunDefaults", "Settings of every run that does not say otherwise.")
-]
+RunDefaults = Annotated[dict[str, Any], partial(RunSettings, "RunDefaults", "Some of the settings of a run.")]

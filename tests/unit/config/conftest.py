@@ -1,0 +1,62 @@
+"""A repository with the real presets and config.yaml, and prompt sets of its own."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distalign.config.files import read_yaml
+from distalign.config.problems import ConfigError
+from distalign.config.study import load_study
+
+REPOSITORY = Path(__file__).parents[3]
+CONFIG = read_yaml(REPOSITORY / "config.yaml")
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture
+def own_root(tmp_path: Path) -> Path:
+    """A repository that a test may change."""
+    return make_root(tmp_path)
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return copy.deepcopy(CONFIG)
+
+
+@pytest.fixture
+def problems_of(root: Path) -> Callable[[Any], dict[str, str]]:
+    """Path in the YAML -> message, of everything that is wrong with a configuration."""
+
+    def problems(config: Any) -> dict[str, str]:
+        return listed(config, root)
+
+    return problems
+
+
+def listed(config: Any, root: Path) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        load_study(config, root)
+    lines = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+    return {where.strip().partition(": ")[0]: what.strip() for where, what in zip(lines[::2], lines[1::2], strict=True)}
+
+
+def make_root(path: Path) -> Path:
+    shutil.copytree(REPOSITORY / "presets", path / "presets")
+    (path / "resources" / "prompts").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "resources" / "paper_numbers.yaml", path / "resources")
+    shutil.copy(REPOSITORY / "config.yaml", path)
+    splits = {"train": [f"job {index}" for index in range(8)], "validation": ["clerk"], "test": ["judge", "cook"]}
+    for name in ("mini_occupations", "occupations"):
+        content = {"template": "a face of a {concept}", "splits": splits}
+        (path / "resources" / "prompts" / f"{name}.json").write_text(json.dumps(content))
+    return path

@@ -1,0 +1,71 @@
+"""Prompt sets: ids, articles, and files that are none; the shipped occupations."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distalign.errors import UserError
+from distalign.prompts import Prompt, load_prompts
+
+OCCUPATIONS = Path(__file__).parents[3] / "resources" / "prompts" / "occupations.json"
+SPLITS = {"train": ["baker", "Electrical Engineer"], "validation": ["usher"], "test": ["judge"]}
+
+
+def write(path: Path, **content: Any) -> Path:
+    file = path / "prompts.json"
+    file.write_text(json.dumps({"template": "face of {a} {concept}", "splits": SPLITS, **content}))
+    return file
+
+
+def test_prompts_have_ids_texts_and_articles(tmp_path: Path) -> None:
+    prompts = load_prompts(write(tmp_path))
+    assert prompts.split("train") == [
+        Prompt("baker", "face of a baker", "baker", "train"),
+        Prompt("electrical-engineer", "face of an Electrical Engineer", "Electrical Engineer", "train"),
+    ]
+    assert [prompt.text for prompt in prompts.split("validation")] == ["face of an usher"]
+
+
+def test_unknown_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no split 'dev'; it has train, validation, test"):
+        load_prompts(write(tmp_path)).split("dev")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"template": None}, "should hold a template"),
+        ({"template": "face"}, r"should contain \{concept\}"),
+        ({"template": "{concept} {x}"}, "of other fields only"),
+        ({"template": "{concept} {}"}, "of other fields only"),
+        ({"template": "{concept"}, "malformed"),
+        ({"splits": {"train": ["a"]}}, "splits should be train, validation, test"),
+        ({"splits": {**SPLITS, "dev": ["x"]}}, "splits should be train, validation, test"),
+        ({"splits": {**SPLITS, "test": []}}, "split test should be a list of concepts, and not empty"),
+        ({"splits": {**SPLITS, "test": "judge"}}, "split test should be a list"),
+        ({"splits": {**SPLITS, "test": [7]}}, r"splits.test\[0\] is 7"),
+        ({"splits": {**SPLITS, "test": ["?"]}}, r"splits.test\[0\] is '\?'"),
+        ({"splits": {**SPLITS, "test": ["Baker"]}}, r"'Baker' \(test\) and 'baker' \(train\) are the same concept"),
+    ],
+)
+def test_files_that_are_no_prompt_sets(tmp_path: Path, content: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_prompts(write(tmp_path, **content))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"prompts.json cannot be read: No such file"):
+        load_prompts(tmp_path / "prompts.json")
+    (tmp_path / "prompts.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        load_prompts(tmp_path / "prompts.json")
+
+
+def test_shipped_occupations() -> None:
+    prompts = load_prompts(OCCUPATIONS)
+    assert [len(prompts.split(name)) for name in ("train", "validation", "test")] == [1000, 10, 50]
+    assert prompts.split("validation")[0].text == "A photo of the face of a housekeeping cleaner, a person"
+    assert {"senator", "gas compressor and gas pumping station operator"} <= {p.concept for p in prompts.split("test")}
+    assert all(re.fullmatch(r"[a-z][a-z0-9-]*", prompt.id) for prompt in prompts.prompts)
