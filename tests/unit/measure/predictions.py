@@ -1,6 +1,7 @@
 """Predictions with known classes, for the tests of measures and figures."""
 
 import numpy as np
+
 from distalign.config.attributes import ATTRIBUTES
 from distalign.store.parquet import CLASSIFIED, class_columns, to_table
 

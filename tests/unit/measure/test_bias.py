@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from distalign.errors import UserError
 from distalign.measure.bias import (
     NO_FACE,

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from distalign.measure.bias import bias, frequencies_of
 from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts
 

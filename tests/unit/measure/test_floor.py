@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+
 from distalign.measure.bias import bias, target_distance
 from distalign.measure.floor import sampling_floor, target_floor
 

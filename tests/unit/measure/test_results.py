@@ -1,6 +1,7 @@
 import duckdb
 import numpy as np
 import pytest
+
 from distalign.measure.bias import RunKey, bias_table
 from distalign.measure.results import reader_gaps, run_results
 from distalign.store.parquet import BIAS, RESULTS, read_table, write_table

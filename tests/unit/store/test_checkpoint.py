@@ -2,6 +2,7 @@ import logging
 
 import pytest
 import torch
+
 from distalign.config.fingerprint import fingerprint
 from distalign.errors import UserError
 from distalign.store import checkpoint

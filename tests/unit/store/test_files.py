@@ -6,6 +6,7 @@ import textwrap
 import time
 
 import pytest
+
 from distalign.errors import UserError
 from distalign.store.files import (
     atomic_directory,

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from distalign.errors import UserError
 from distalign.store import schemas
 from distalign.store.files import sha256_file

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 from distalign.store.seeds import stable_seed
 
 
