@@ -20,6 +20,7 @@ include: "rules/generate.smk"
 include: "rules/classify.smk"
 include: "rules/aggregate.smk"
 include: "rules/figures.smk"
+include: "rules/pretrain.smk"
 
 
 localrules:
@@ -55,9 +56,7 @@ rule ablations:
 
 rule classifiers:
     input:
-        expand(
-            "results/{p}/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers
-        ),
+        expand("results/{p}/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers),
 
 
 onstart:

@@ -4,6 +4,7 @@
 localrules:
     aggregate_results,
     render_table,
+    headline,
 
 
 rule aggregate_results:
@@ -39,6 +40,7 @@ rule render_table:
         csv="results/{preset}/tables/{table}.csv",
         md="results/{preset}/tables/{table}.md",
         tex="results/{preset}/tables/{table}.tex",
+        txt="results/{preset}/tables/{table}.txt",
         html=report(
             "results/{preset}/tables/{table}.html",
             caption="../report/table.rst",
@@ -68,7 +70,13 @@ rule headline:
         tables=table_files(HEADLINE),
         figures=figure_files(headline_figures()),
     params:
-        text=expand("results/{p}/tables/{t}.md", p=PRESET, t=HEADLINE),
+        tables=expand("results/{p}/tables/{t}.txt", p=PRESET, t=HEADLINE),
         pictures=expand("results/{p}/figures/{f}.png", p=PRESET, f=headline_figures()),
+    log:
+        f"results/{PRESET}/logs/headline.log",
+    message:
+        "The headline"
+    conda:
+        "../envs/distalign.yaml"
     shell:
-        "cat {params.text}; echo; printf 'Picture: %s\\n' {params.pictures}"
+        "(cat {params.tables}; echo; printf 'picture: %s\\n' {params.pictures}) | tee {log}"

@@ -9,15 +9,11 @@ rule train_classifier:
     input:
         faces=lambda job: expand(
             "results/{preset}/faces/{dataset}.parquet",
-            dataset=sorted(
-                set(STUDY.preset.classifiers[job.classifier].labels.values())
-            ),
+            dataset=sorted(set(STUDY.preset.classifiers[job.classifier].labels.values())),
             allow_missing=True,
         ),
         backbone=lambda job: (
-            "results/{preset}/backbone"
-            if STUDY.preset.classifiers[job.classifier].reconstruct
-            else []
+            "results/{preset}/backbone" if STUDY.preset.classifiers[job.classifier].reconstruct else []
         ),
     output:
         model="results/{preset}/classifiers/{classifier}/model.safetensors",
@@ -108,16 +104,8 @@ rule build_bank:
 
 rule build_reader:
     input:
-        faces=(
-            f"results/{{preset}}/faces/{STUDY.preset.reader.faces}.parquet"
-            if STUDY.preset.reader
-            else []
-        ),
-        encoder=(
-            f"results/{{preset}}/encoders/evaluation/{STUDY.preset.reader.encoder}"
-            if STUDY.preset.reader
-            else []
-        ),
+        faces=(f"results/{{preset}}/faces/{STUDY.preset.reader.faces}.parquet" if STUDY.preset.reader else []),
+        encoder=(f"results/{{preset}}/encoders/evaluation/{STUDY.preset.reader.encoder}" if STUDY.preset.reader else []),
     output:
         reader="results/{preset}/reader.safetensors",
     log:

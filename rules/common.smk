@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --sdm conda
     sys.path.insert(0, str(ROOT / "lib"))
-    os.environ["PYTHONPATH"] = str(ROOT / "lib")
+    os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
 from distalign.config.study import load_study
 from distalign.errors import UserError
@@ -23,15 +23,10 @@ except UserError as error:
 PRESET = config["preset"]
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
-PLANS = {
-    STUDY.plan_id(run, seed): (run, seed)
-    for run in STUDY.runs
-    if STUDY.trained(run)
-    for seed in STUDY.seeds(run)
-}
+PLANS = {STUDY.plan_id(run, seed): (run, seed) for run in STUDY.runs if STUDY.trained(run) for seed in STUDY.seeds(run)}
 FIGURES_FROM = {
     "images": ["contact_sheet"],
-    "classified": ["contact_sheet"],
+    "classified": ["contact_sheet", "frequencies"],
     "bias": ["frequencies"],
 }
 
@@ -60,33 +55,24 @@ wildcard_constraints:
 
 def table_files(tables):
     """These tables in every format."""
-    formats = ["parquet", "csv", "md", "tex", "html"]
+    formats = ["parquet", "csv", "md", "tex", "html", "txt"]
     return expand("results/{p}/tables/{t}.{f}", p=PRESET, t=tables, f=formats)
 
 
 def figure_files(figures):
     """These figures in every format."""
-    return expand(
-        "results/{p}/figures/{f}.{x}", p=PRESET, f=figures, x=["pdf", "svg", "png"]
-    )
+    return expand("results/{p}/figures/{f}.{x}", p=PRESET, f=figures, x=["pdf", "svg", "png", "parquet"])
 
 
 def evaluated(tables):
     """(run, seed, evaluation) of every row of these tables, each once."""
     rows = [row for name in tables for row in STUDY.tables[name].rows]
-    return list(
-        dict.fromkeys(
-            (r.run, seed, r.evaluation) for r in rows for seed in STUDY.seeds(r.run)
-        )
-    )
+    return list(dict.fromkeys((r.run, seed, r.evaluation) for r in rows for seed in STUDY.seeds(r.run)))
 
 
 def per_run(kind, keys):
     """The Parquet files of one kind (images, classified, bias) for (run, seed, evaluation) keys."""
-    return [
-        f"results/{PRESET}/{kind}/{run}/{seed}/{evaluation}.parquet"
-        for run, seed, evaluation in keys
-    ]
+    return [f"results/{PRESET}/{kind}/{run}/{seed}/{evaluation}.parquet" for run, seed, evaluation in keys]
 
 
 def headline_figures():
@@ -105,16 +91,8 @@ def per_figure(kind, figure):
 def train_logs(figure):
     """The training logs a figure shows: of every seed."""
     it = STUDY.figures[figure]
-    runs = (
-        [run for run in it.runs if STUDY.trained(run)]
-        if it.kind == "training_curves"
-        else []
-    )
-    return [
-        f"results/{PRESET}/runs/{run}/{s}/train_log.parquet"
-        for run in runs
-        for s in STUDY.seeds(run)
-    ]
+    runs = [run for run in it.runs if STUDY.trained(run)] if it.kind == "training_curves" else []
+    return [f"results/{PRESET}/runs/{run}/{s}/train_log.parquet" for run in runs for s in STUDY.seeds(run)]
 
 
 def original_images(job):
@@ -127,13 +105,9 @@ def original_images(job):
 
 def adapter(job):
     """The adapter of a run; none for the model as it is."""
-    return (
-        "results/{preset}/runs/{run}/{seed}/adapter" if STUDY.trained(job.run) else []
-    )
+    return "results/{preset}/runs/{run}/{seed}/adapter" if STUDY.trained(job.run) else []
 
 
 def loss_classifier(run):
     """The classifier inside a run's losses."""
-    return (
-        f"results/{PRESET}/classifiers/{STUDY.runs[run].classifier}/model.safetensors"
-    )
+    return f"results/{PRESET}/classifiers/{STUDY.runs[run].classifier}/model.safetensors"

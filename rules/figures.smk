@@ -14,6 +14,7 @@ rule plot_figure:
     output:
         pdf="results/{preset}/figures/{figure}.pdf",
         svg="results/{preset}/figures/{figure}.svg",
+        parquet="results/{preset}/figures/{figure}.parquet",
         png=report(
             "results/{preset}/figures/{figure}.png",
             caption="../report/figure.rst",
@@ -30,7 +31,7 @@ rule plot_figure:
         mem_mb=4000,
         runtime=30,
     params:
-        spec=lambda job: Spec(STUDY.figure_spec(job.figure)),
+        spec=lambda job: Spec(STUDY.figure_spec(job.figure), read=STUDY.read()),
         version=STAGES["figures"],
     message:
         "Figure {wildcards.figure}"

@@ -41,6 +41,7 @@ rule finetune:
         dino="results/{preset}/encoders/training/dino",
         face_embedding="results/{preset}/face_embedding",
         bank="results/{preset}/bank.safetensors",
+        evaluation_classifier="results/{preset}/classifiers/evaluation/model.safetensors",
     output:
         spec="results/{preset}/runs/{run}/{seed}/spec.json",
         adapter=directory("results/{preset}/runs/{run}/{seed}/adapter"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from distalign.alignment import WorldPaths, compute_originals
+from distalign.alignment.originals import compute_originals
+from distalign.alignment.reading import WorldPaths
 from distalign.workflow import device, job
 
 snakemake: Snakemake

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES
 from distalign.config.expansion import Expansion, Run, merge
-from distalign.config.files import read_yaml
 from distalign.config.fingerprint import fingerprint
-from distalign.config.loading import load_preset, prompt_splits, salvage
+from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
 from distalign.config.problems import ConfigError, Problems
@@ -21,7 +20,6 @@ from distalign.config.tables import Table, TableResolution
 
 CONFIG_FILE = "config.yaml"
 READER = "reader"  # the independent reader's name among the classifiers
-PAPER_NUMBERS = "resources/paper_numbers.yaml"
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,11 @@ class Study:
         return drop_none(
             {
                 **meaning,
-                **self.plan_spec(run, seed),
-                "iterations": settings.iterations,
+                "seed": seed,
+                "plan": self.plan_spec(run, seed),
                 "validation_prompts": self._prompts("validation") if settings.validate_every else None,
                 "bank": self._faces_used(self.preset.bank),
+                "micro_batch": self.preset.micro_batch.model_dump(),
             }
         )
 
@@ -233,7 +232,8 @@ def load_study(raw: Any, root: Path) -> Study:
     expansion = Expansion(config, CONFIG_FILE, preset, preset_file, frozenset(map(str, raw["runs"])), problems)
     runs = expansion.named_runs()
     checks.check_same_meaning(runs, problems, CONFIG_FILE)
-    tables = TableResolution(expansion, runs, read_yaml(root / PAPER_NUMBERS), CONFIG_FILE, problems).tables(config)
+    numbers = load_paper_numbers(root, problems)
+    tables = TableResolution(expansion, runs, numbers, CONFIG_FILE, problems).tables(config)
     evaluations = _evaluations(config, preset, preset_file, problems)
     train_prompts = len(prompts["train"]["concepts"]) if prompts else None
     for run in runs.values():

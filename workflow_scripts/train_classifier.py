@@ -1,0 +1,28 @@
+"""Train an attribute classifier and write its card."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from snakemake.iocontainers import Snakemake
+
+from distalign.classifiers.training import TrainingSpec, train_classifier
+from distalign.diffusion.reconstruction import reconstructor
+from distalign.store.provenance import collect
+from distalign.workflow import device, job
+
+snakemake: Snakemake
+
+with job(snakemake):
+    spec, files = snakemake.params.spec, snakemake.input
+    settings = {field.name: spec[field.name] for field in fields(TrainingSpec) if field.name in spec}
+    settings |= {"chip_size": spec["chip"]["size"], "expand": spec["chip"]["expand"]}
+    settings["pretrained"] = spec["architecture"] == "mobilenet_v3_large"
+    by_dataset = {Path(file).stem: Path(file) for file in files.faces}
+    train_classifier(
+        TrainingSpec(**settings),
+        faces={attribute: by_dataset[dataset] for attribute, dataset in spec["labels"].items()},
+        directory=Path(snakemake.output.model).parent,
+        provenance=collect("classifiers", spec, by_dataset, {"classifier": spec["seed"]}),
+        reconstruct=reconstructor(Path(files.backbone), device(), spec["seed"]) if files.backbone else None,
+        device=device(),
+    )
