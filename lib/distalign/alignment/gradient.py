@@ -13,6 +13,7 @@ estimators differ in the weight put in the place of a_i:
   A damping below 1 scales the part that passes through the U-Net; at 0 the unstandardised gradient is left.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -149,11 +150,10 @@ class _Products:
     def sweep(self, cotangent: Tensor, damping: float, micro_batch: int) -> None:
         """The exact chain, for each micro-batch of images by itself."""
         for image in torch.arange(len(cotangent), device=cotangent.device).split(micro_batch):
-            _adjoint_sweep(
-                self.rollout.schedule, cotangent[image], damping, lambda i, g, image=image: self._vjp(i, g, image)
-            )
+            vjp = functools.partial(self._vjp, image)
+            _adjoint_sweep(self.rollout.schedule, cotangent[image], damping, vjp)
 
-    def _vjp(self, i: int, gradient: Tensor, image: Tensor) -> Tensor:
+    def _vjp(self, image: Tensor, i: int, gradient: Tensor) -> Tensor:
         assert self.rollout.latents is not None
         latents = self.rollout.latents[i, image].requires_grad_()
         self._predict(latents, torch.full_like(image, i), image).backward(gradient)
@@ -172,13 +172,15 @@ def _sweep_kept(rollout: Rollout, cotangent: Tensor, damping: float) -> None:
     for graph in rollout.graphs:
         parts.setdefault((graph.start, graph.stop), {})[graph.step] = graph
 
-    def vjp(graph: StepGraph, gradient: Tensor) -> Tensor:
-        graph.prediction.backward(gradient)
-        assert graph.latents.grad is not None
-        return graph.latents.grad
-
     for (start, stop), graphs in parts.items():
-        _adjoint_sweep(rollout.schedule, cotangent[start:stop], damping, lambda i, g, graphs=graphs: vjp(graphs[i], g))
+        _adjoint_sweep(rollout.schedule, cotangent[start:stop], damping, functools.partial(_kept_vjp, graphs))
+
+
+def _kept_vjp(graphs: Mapping[int, StepGraph], i: int, gradient: Tensor) -> Tensor:
+    graphs[i].prediction.backward(gradient)
+    latents = graphs[i].latents
+    assert latents.grad is not None
+    return latents.grad
 
 
 def _adjoint_sweep(schedule: Schedule, cotangent: Tensor, damping: float, vjp: Callable[[int, Tensor], Tensor]) -> None:

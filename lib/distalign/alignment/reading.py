@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distalign.classifiers.models import Classifier, load_classifier
+from distalign.config.attributes import ATTRIBUTES
 from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from distalign.faces.crop import align_faces
 from distalign.faces.detector import Detector, FaceBatch, largest
@@ -81,7 +82,7 @@ def class_probabilities(classifier: Classifier, images: Tensor, faces: FaceBatch
     read = classifier.probabilities(classifier.chips(images[found], faces.boxes[found])) if found.any() else {}
     result = {}
     for attribute in classifier.attributes:
-        values = images.new_zeros(len(images), classifier.heads[attribute].out_features)
+        values = images.new_zeros(len(images), len(ATTRIBUTES[attribute]))
         if read:
             values[found] = read[attribute].to(values.dtype)
         result[attribute] = values

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from distalign.errors import UserError
 
 def main(work: Path, judges: Load = load_judges) -> int:
     """Run the finetuning that `work` describes and return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     content = json.loads(work.read_text())
     paths = FinetunePaths(**{name: Path(path) for name, path in content["paths"].items()})
     try:

@@ -90,9 +90,11 @@ def _build(table: str, steps: int) -> Schedule:
     scheduler.set_timesteps(steps)
     scheduler.sigmas = scheduler.sigmas.double()
     timesteps = scheduler.timesteps.numpy()
-    rows = np.array([_step_response(scheduler, i) for i in range(steps)])
+    columns = np.array([_step_response(scheduler, i) for i in range(steps)]).T
     abar, beta = scheduler.alphas_cumprod.double().numpy()[timesteps], scheduler.betas.double().numpy()[timesteps]
-    return Schedule(timesteps, *rows.T, np.sqrt(abar * (1 - abar)) / beta)
+    data_latent, data_output, latent, current, previous = columns
+    share = np.sqrt(abar * (1 - abar)) / beta
+    return Schedule(timesteps, data_latent, data_output, latent, current, previous, share)
 
 
 def _step_response(scheduler: Any, i: int) -> tuple[float, float, float, float, float]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from distalign.alignment.gradient import (
     GradientSettings,
     StepChoice,
@@ -20,7 +22,6 @@ from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import TextConditioning, encode_prompts
 from distalign.errors import UserError
 from helpers.tiny import PROMPTS
-from torch import Tensor
 
 STEPS, GUIDANCE = 5, 3.0
 INDEX = torch.tensor([0, 1, 1])

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from distalign.alignment.losses import (
     alignment_loss,
     disagreement_factors,

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from distalign.alignment import targets
-from distalign.alignment.targets import alignment_targets, assign, binary_targets, expected_transport
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+
+from distalign.alignment import targets
+from distalign.alignment.targets import alignment_targets, assign, binary_targets, expected_transport
 
 
 def brute_force(

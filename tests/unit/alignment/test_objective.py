@@ -1,0 +1,108 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distalign.alignment.distributed import Group
+from distalign.alignment.objective import Objective
+from distalign.alignment.originals import OriginalBatch, Originals
+from distalign.alignment.plan import Iteration, TrainingPlan
+from distalign.alignment.targets import binary_targets
+from distalign.diffusion.noise import initial_noise
+from distalign.diffusion.pipeline import load_pipeline
+from distalign.diffusion.sampler import decode
+from distalign.faces.crop import expand_square
+from distalign.prompts import load_prompts
+from helpers.finetuning import detect, tiny_judges, tiny_paths, tiny_plan_spec, tiny_spec
+
+GENDER = {"gender": {"female": 0.5, "male": 0.5}}
+
+
+@pytest.fixture
+def world(tiny_backbone: Path, tmp_path: Path) -> dict[str, Any]:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    judges = tiny_judges({}, paths, torch.device("cpu"))
+    plan = TrainingPlan.from_spec(tiny_plan_spec(), load_prompts(paths.prompts).split("train"))
+    originals = Originals(paths.originals, plan, judges.reader.classifier.attributes)
+    iteration = plan.iteration(0)
+    return {
+        "judges": judges,
+        "pipeline": load_pipeline(tiny_backbone),
+        "iteration": iteration,
+        "originals": originals.batch(iteration, slice(0, 4), torch.device("cpu")),
+        "z0": initial_noise((4, 4, 4), [1, 2, 3, 4]) * 2,
+    }
+
+
+def cotangent(world: dict[str, Any], spec: dict[str, Any], keep_graph: bool = False) -> tuple[Tensor, dict[str, float]]:
+    judges = world["judges"]
+    objective = Objective(spec, world["pipeline"], judges.reader, judges.bank, Group())
+    value, losses, _ = objective.cotangent(world["z0"], world["originals"], world["iteration"], 0, keep_graph)
+    return value, losses
+
+
+@pytest.mark.parametrize("keep_graph", [False, True])
+def test_micro_batches_and_kept_graphs_change_nothing(world: dict[str, Any], keep_graph: bool) -> None:
+    reference, losses = cotangent(world, tiny_spec(micro_batch={"sample": 4, "gradient": 4}))
+    value, again = cotangent(world, tiny_spec(micro_batch={"sample": 3, "gradient": 3}), keep_graph)
+    assert torch.allclose(value, reference, rtol=1e-4, atol=1e-6)
+    assert again == pytest.approx(losses, rel=1e-5)
+    assert all(loss > 0 for loss in losses.values())
+
+
+def test_against_the_paper_s_formulas_written_out(world: dict[str, Any]) -> None:
+    """Equations 6 to 8 for gender, image by image and prompt by prompt."""
+    spec = tiny_spec(align=GENDER)
+    reader, bank = world["judges"].reader, world["judges"].bank
+    originals: OriginalBatch = world["originals"]
+    iteration: Iteration = world["iteration"]
+    z0 = world["z0"].clone().requires_grad_()
+    images = decode(world["pipeline"], z0, 4)
+    faces = detect(images.detach())
+    prompt = np.array(iteration.prompt_index)
+    assert faces.found.any()
+    total = images.sum() * 0
+    for b in range(4):
+        mates = np.flatnonzero((prompt == prompt[b]) & faces.found.numpy())
+        whole = region = 1.0
+        if faces.found[b]:
+            logits = reader.classifier(reader.classifier.chips(images, faces.boxes))["gender"]
+            p = logits.softmax(1)[:, 1].detach().numpy()
+            q = binary_targets(p[mates], 0.5)[mates.tolist().index(b)]
+            target = int(q > 0.5) if max(q, 1 - q) >= spec["confidence"] else -1
+            same = target == originals.classes["gender"][b]
+            whole, region = (1.0, 1.0) if same else (0.2, 0.2)
+            if target >= 0:
+                total = total - logits[b].log_softmax(0)[target]
+                embedding = reader.embed(images, faces.landmarks)[b]
+                own = same and originals.confidence["gender"][b] >= 0.6
+                rows = bank.embeddings[bank.labels["gender"] == target]
+                reference = originals.face[b] if own else rows[(rows @ embedding.detach()).argmax()]
+                total = total + 0.5 * (1 - embedding @ reference)
+        image = images[b]
+        if faces.found[b] and originals.found[b]:
+            x1, y1, x2, y2 = (int(v) for v in expand_square(faces.boxes[b], 1.5).round().clamp(0, 16))
+            mask = torch.ones(16, 16)
+            mask[y1:y2, x1:x2] = region
+            image = mask * image + (1 - mask) * image.detach()
+        for name, encoder in reader.encoders.items():
+            total = total + 2.0 * whole * (1 - encoder.encode_images(image[None])[0] @ originals.features[name][b])
+    (expected,) = torch.autograd.grad(total, z0)
+    value, losses = cotangent(world, spec)
+    assert F.cosine_similarity(value.flatten(), expected.flatten(), dim=0) > 1 - 1e-6
+    assert torch.allclose(value, expected, rtol=1e-3, atol=1e-5)
+    assert sum(losses.values()) == pytest.approx(total.item(), rel=1e-4)
+
+
+def test_losses_of_weight_zero_are_not_computed(world: dict[str, Any]) -> None:
+    loss = tiny_spec()["loss"] | {"image": 0, "face": 0}
+    world["judges"] = type(world["judges"])(
+        type(world["judges"].reader)(detect, world["judges"].reader.classifier, None, {}), None, None
+    )
+    value, losses = cotangent(world, tiny_spec(loss=loss))
+    assert losses["loss/image"] == losses["loss/face"] == 0
+    assert value.abs().sum() > 0

@@ -1,0 +1,186 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distalign.alignment.distributed import Group, launch
+from distalign.alignment.memory import graph_bytes
+from distalign.alignment.trainer import FinetunePaths, Judges, finetune
+from distalign.diffusion.pipeline import load_pipeline
+from distalign.errors import UserError
+from distalign.store.files import atomic_write_json
+from helpers import finetuning
+from helpers.finetuning import detect, tiny_judges, tiny_paths, tiny_spec
+
+TESTS = Path(__file__).parents[2]
+
+
+def weights(paths: FinetunePaths) -> bytes:
+    return (paths.run / "adapter" / "pytorch_lora_weights.safetensors").read_bytes()
+
+
+def log_without_times(paths: FinetunePaths) -> list[dict[str, Any]]:
+    rows = pq.read_table(paths.run / "train_log.parquet").to_pylist()
+    return [row for row in rows if row["metric"] != "seconds"]
+
+
+def judges_that(act: Callable[[int], None]) -> Callable[..., Judges]:
+    """Tiny judges whose detector calls `act` with the number of the call first."""
+    calls = iter(range(1000))
+
+    def load(spec: Any, paths: Any, device: Any) -> Judges:
+        judges = tiny_judges(spec, paths, device)
+
+        def counting(images: torch.Tensor) -> Any:
+            act(next(calls))
+            return detect(images)
+
+        return Judges(
+            type(judges.reader)(counting, judges.reader.classifier, judges.reader.embed, judges.reader.encoders),
+            judges.evaluation,
+            judges.bank,
+        )
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetunePaths:
+    """A run from beginning to end."""
+    paths = tiny_paths(tiny_backbone, tmp_path_factory.mktemp("whole"))
+    finetune(tiny_spec(), paths, 1, tiny_judges)
+    return paths
+
+
+def test_a_run_leaves_what_it_should(whole: FinetunePaths, tiny_backbone: Path) -> None:
+    assert {path.name for path in whole.run.iterdir()} == {
+        "adapter", "train_log.parquet", "spec.json", "provenance.json", "state",
+    }  # fmt: skip
+    values = load_file(whole.run / "adapter" / "pytorch_lora_weights.safetensors")
+    assert any(name.startswith("unet.") for name in values)
+    assert all(value.isfinite().all() for value in values.values())
+    assert all(value.abs().sum() > 0 for value in values.values())
+    log = pq.read_table(whole.run / "train_log.parquet").to_pandas()
+    train = log[log["phase"] == "train"]
+    assert set(train["metric"]) == {
+        "loss/align", "loss/image", "loss/face", "face_found", "gradient_norm", "seconds", "bias/gender", "bias/race",
+    }  # fmt: skip
+    assert sorted(set(train["iteration"])) == [0, 1, 2, 3, 4]
+    validation = log[log["phase"] == "validation"]
+    assert sorted(set(validation["iteration"])) == [0, 4, 5]
+    assert set(validation["classifier"].dropna()) == {"loss", "evaluation"}
+    assert "target_distance/race" in set(validation["metric"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
+    tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, number: signal.Signals
+) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        finetune(tiny_spec(), paths, 1, judges_that(lambda call: os.kill(os.getpid(), number) if call == 5 else None))
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert not (paths.run / "adapter").exists()
+    finetune(tiny_spec(), paths, 1, tiny_judges)
+    assert weights(paths) == weights(whole)
+    assert log_without_times(paths) == log_without_times(whole)
+
+
+def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_numbers(
+    tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    work = tmp_path / "work.json"
+    names = {name: str(path) for name, path in vars(paths).items()}
+    atomic_write_json(work, {"spec": tiny_spec(), "paths": names, "threads": 1})
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    with subprocess.Popen([sys.executable, finetuning.__file__, str(work)]) as process:
+        while not list((paths.run / "state").glob("*.json")) and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+    assert not (paths.run / "adapter").exists()
+    finetune(tiny_spec(), paths, 1, tiny_judges)
+    assert weights(paths) == weights(whole)
+
+
+def test_two_processes_make_the_update_of_one(
+    tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny_spec(iterations=2, learning_rate=1e-3)
+    one, two = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("one", "two"))
+    finetune(spec, one, 1, tiny_judges)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    launch(2, spec, two, 2, worker="helpers.finetuning")
+    ours, theirs = (load_file(paths.run / "adapter" / "pytorch_lora_weights.safetensors") for paths in (two, one))
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) <= 1e-6
+    rows = [[row["value"] for row in log_without_times(paths)] for paths in (two, one)]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-3, abs=1e-6)
+
+
+def test_other_settings_start_anew(
+    tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    finetune(tiny_spec(iterations=2, learning_rate=0.5), paths, 1, tiny_judges)
+    finetune(tiny_spec(), paths, 1, tiny_judges)
+    assert "learning_rate" in caplog.text
+    assert weights(paths) == weights(whole)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient": {"weights": "exact", "damping": 0.5, "keep_graph": True}},
+        {"gradient": {"weights": "released", "steps": 2, "keep_graph": "auto"}},
+        {"train": ["prompt_prefix"], "prefix_tokens": 2},
+        {"align": {"gender": {"female": 0.3, "male": 0.7}}},
+    ],
+    ids=str,
+)
+def test_every_kind_of_run(tiny_backbone: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    spec = tiny_spec(iterations=1, **changes)
+    del spec["validate_every"]
+    finetune(spec, paths, 1, tiny_judges)
+    assert any((paths.run / "adapter").iterdir())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(tiny_backbone: Path, tmp_path: Path) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+
+    def broken(spec: Any, paths: Any, device: Any) -> Judges:
+        judges = tiny_judges(spec, paths, device)
+        judges.reader.encoders["clip"].matrix.fill_(torch.nan)
+        return judges
+
+    spec = tiny_spec(iterations=2)
+    del spec["validate_every"]
+    finetune(spec, paths, 1, broken)
+    values = load_file(paths.run / "adapter" / "pytorch_lora_weights.safetensors")
+    assert all(value.abs().sum() == 0 for name, value in values.items() if "lora_B" in name or ".up." in name)
+
+
+def test_images_that_cannot_be_shared_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"images_per_step: 24 images .* 5 processes; take 20 or 25 images, or 4 proc"):
+        Group(0, 5).share(24)
+    with pytest.raises(UserError, match="take 3 images"):
+        launch(3, {"images_per_step": 2}, None, 1)
+    assert [Group(rank, 3).share(24) for rank in range(3)] == [slice(0, 8), slice(8, 16), slice(16, 24)]
+
+
+def test_graph_memory_is_counted(tiny_backbone: Path) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    single = graph_bytes(pipeline, "a doctor", "max_length", 1.0)
+    guided = graph_bytes(pipeline, "a doctor", "max_length", 3.0)
+    assert 10_000 < single < guided < 2.2 * single
