@@ -8,12 +8,13 @@ from pydantic import ValidationError
 
 from distalign.config import files
 from distalign.config.expansion import merge
-from distalign.config.models import Preset
+from distalign.config.models import PaperNumbers, Preset
 from distalign.config.models.base import Model
 from distalign.config.problems import Path as YamlPath
 from distalign.config.problems import Problems, real_path
 from distalign.errors import UserError
 
+PAPER_NUMBERS = "resources/paper_numbers.yaml"
 SPLITS = ("train", "validation", "test")
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -58,6 +59,16 @@ def load_preset(root: Path, name: str, problems: Problems) -> tuple[Preset | Non
         return None, file
     raw = _with_base(root, name, [], problems)
     return (None if raw is None else salvage(Preset, {**raw, "name": name}, file, problems)), file
+
+
+def load_paper_numbers(root: Path, problems: Problems) -> PaperNumbers:
+    """What the paper reports."""
+    try:
+        raw = files.read_yaml(root / PAPER_NUMBERS)
+    except UserError as error:
+        problems.add(PAPER_NUMBERS, (), str(error))
+        raw = {"tables": {}}
+    return salvage(PaperNumbers, raw, PAPER_NUMBERS, problems) or PaperNumbers(tables={})
 
 
 def preset_names(root: Path) -> list[str]:

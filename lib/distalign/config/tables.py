@@ -6,7 +6,7 @@ from typing import Any
 
 from distalign.config.expansion import Expansion, Run, inline_name
 from distalign.config.fingerprint import fingerprint
-from distalign.config.models import Config, Row
+from distalign.config.models import Config, PaperNumbers, Row
 from distalign.config.problems import Path, Problems
 from distalign.config.specs import run_meaning
 
@@ -37,11 +37,13 @@ class TableResolution:
     """Resolves the tables of a configuration. Runs written inside rows are added to `runs`."""
 
     def __init__(
-        self, expansion: Expansion, runs: dict[str, Run], numbers: Mapping[str, Any], file: str, problems: Problems
+        self, expansion: Expansion, runs: dict[str, Run], numbers: PaperNumbers, file: str, problems: Problems
     ) -> None:
         self.expansion, self.runs, self.file, self.problems = expansion, runs, file, problems
         self.numbers: dict[str, Numbers] = {
-            f"{table}/{row}": values for table, content in numbers.items() for row, values in content["rows"].items()
+            f"{name}/{row}": {metric: number.model_dump(exclude_none=True) for metric, number in values.items()}
+            for name, table in numbers.tables.items()
+            for row, values in table.rows.items()
         }
         self.named = {fingerprint(run_meaning(run.settings)): name for name, run in reversed(runs.items())}
 

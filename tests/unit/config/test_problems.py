@@ -186,6 +186,14 @@ def test_prompt_files_that_are_none(raw: dict[str, Any], own_root: Path, content
     assert list(listed(raw, own_root)) == ["prompts.file"]
 
 
+@pytest.mark.parametrize("content", [None, "[]", "tables: 3", "tables: {table1: {rows: {ours_gender: {clip_t: x}}}}"])
+def test_papers_numbers_that_are_none(raw: dict[str, Any], own_root: Path, content: str | None) -> None:
+    path = own_root / "resources/paper_numbers.yaml"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ConfigError, match=r"resources/paper_numbers.yaml"):
+        load_study(raw, own_root)
+
+
 def test_yaml_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"\xff\xfe\x00")

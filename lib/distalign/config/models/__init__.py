@@ -2,7 +2,7 @@
 
 from distalign.config.models.preset import EvaluationSettings, Preset, Weights
 from distalign.config.models.run import Gradient, Loss, RunSettings
-from distalign.config.models.study import Config, FigureSpec, Row, TableSpec
+from distalign.config.models.study import Config, FigureSpec, PaperNumbers, Row, TableSpec
 
 __all__ = [
     "Config",
@@ -10,6 +10,7 @@ __all__ = [
     "FigureSpec",
     "Gradient",
     "Loss",
+    "PaperNumbers",
     "Preset",
     "Row",
     "RunSettings",

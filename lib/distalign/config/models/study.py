@@ -57,6 +57,27 @@ class FigureSpec(Model):
     images: Count | None = Field(None, description="For contact_sheet: images per prompt and run.")
 
 
+class Number(Model):
+    """A number the paper reports."""
+
+    mean: float = Field(description="The number, a mean over prompts.")
+    std: float | None = Field(None, description="Standard deviation over prompts, where the paper prints one.")
+
+
+class PaperTable(Model):
+    """A table of the paper."""
+
+    title: str = Field(description="Caption.")
+    source: str = Field(description="Where it stands and where it was read.")
+    rows: dict[Name, dict[str, Number]] = Field(description="Row -> metric -> number.")
+
+
+class PaperNumbers(Model):
+    """resources/paper_numbers.yaml: what the paper reports, to stand beside our numbers."""
+
+    tables: dict[Name, PaperTable] = Field(description="Tables by name.")
+
+
 class Config(Model):
     """config.yaml: what is run and shown. Machines belong into profiles, budgets into presets."""
 
