@@ -71,7 +71,7 @@ def contact_sheet(
         images: per prompt and run.
 
     Returns:
-        the figure, and what it shows (schema SHEET; images by prompt, index and noise seed).
+        the figure, and what it shows (schema SHEET).
 
     Raises:
         UserError: the runs' images were not made from the same noise, or predictions are missing.
@@ -83,13 +83,12 @@ def contact_sheet(
     layout = Layout(blocks, len(attributes))
     with styled():
         figure = Figure(figsize=layout.size)
-        axes = figure.add_axes(layout.place)
-        axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
+        axes = figure.add_axes(layout.place, xlim=(0, layout.width), ylim=(layout.height, 0))
         axes.axis("off")
         figure.text(layout.place[0], 1 - EDGE / layout.size[1], title, va="top", fontsize=10, weight="bold")
         _legend(figure, attributes, layout)
         for column, (label, block) in enumerate(blocks.items()):
-            left = column * layout.block
+            left = layout.block * column
             axes.text(left, 0.02, label, fontsize=8.5, weight="bold", color=INK, va="bottom")
             for line, (prompt, shown) in enumerate(block.items()):
                 top = line * layout.band + HEAD

@@ -59,7 +59,7 @@ def build_table(name: str, spec: Mapping[str, Any], results: pa.Table) -> Table:
         if absent:
             raise UserError(
                 f"table {name}: no results for run {entry['run']!r}, seed {absent[0]}, evaluation "
-                f"{entry['evaluation']!r}. Results hold: {_listing(measured)}. Run the workflow up to results.parquet."
+                f"{entry['evaluation']!r}. Results hold: {_listing(measured)}. Run the workflow for it first."
             )
         cells = tuple(_cell(metric, entry, per_run) for metric in spec["columns"])
         row = (entry["label"], entry.get("group"), entry["run"], entry["evaluation"], len(entry["seeds"]), cells)

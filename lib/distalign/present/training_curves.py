@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ def training_curves(logs: Mapping[str, pa.Table], title: str) -> tuple[Figure, p
         the figure, and what it shows (TRAIN_LOG with the run's label).
     """
     data = curve_data(logs)
-    rows = [row for row in data.to_pylist() if row["value"] is not None]
+    rows = [row for row in data.to_pylist() if row["value"] is not None and isfinite(row["value"])]
     metrics = _ordered({row["metric"] for row in rows} - LEFT_OUT)
     if not metrics:
         raise UserError(f"figure {title!r}: the training logs of {', '.join(logs)} are empty; was nothing trained?")
