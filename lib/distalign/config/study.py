@@ -225,8 +225,11 @@ def load_study(raw: Any, root: Path) -> Study:
     """
     problems = Problems()
     config = salvage(Config, raw, CONFIG_FILE, problems)
-    preset, preset_file = load_preset(root, config.preset, problems) if config else (None, "")
-    if config is None or preset is None:
+    if config is None:
+        raise ConfigError(problems)
+    checks.check_seeds(config, problems, CONFIG_FILE)
+    preset, preset_file = load_preset(root, config.preset, problems)
+    if preset is None:
         raise ConfigError(problems)
     prompts = prompt_splits(root, preset.prompts.file, preset_file, problems)
     expansion = Expansion(config, CONFIG_FILE, preset, preset_file, frozenset(map(str, raw["runs"])), problems)
@@ -239,7 +242,6 @@ def load_study(raw: Any, root: Path) -> Study:
     for run in runs.values():
         checks.check_run(run, preset, train_prompts, problems)
     checks.check_references(runs, preset, preset_file, problems)
-    checks.check_seeds(config, problems, CONFIG_FILE)
     checks.check_evaluations(evaluations, preset, CONFIG_FILE, problems)
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
     checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
