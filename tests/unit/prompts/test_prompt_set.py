@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from distalign.errors import UserError
 from distalign.prompts import Prompt, load_prompts
 
