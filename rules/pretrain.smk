@@ -20,9 +20,7 @@ localrules:
 rule pretrain:
     input:
         expand("results/{p}/pretrain/{stage}", p=PRESET, stage=PRETRAIN_NEEDS),
-        expand(
-            "results/{p}/pretrain/classifiers/{c}", p=PRESET, c=STUDY.preset.classifiers
-        ),
+        expand("results/{p}/pretrain/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers),
 
 
 rule pretrain_stage:
@@ -34,12 +32,12 @@ rule pretrain_stage:
         ),
     output:
         directory("results/{preset}/pretrain/{stage}"),
-    wildcard_constraints:
-        stage=one_of(PRETRAIN_NEEDS),
     log:
         "results/{preset}/logs/pretrain_stage/{stage}.log",
     benchmark:
         "results/{preset}/benchmarks/pretrain_stage/{stage}.tsv"
+    wildcard_constraints:
+        stage=one_of(PRETRAIN_NEEDS),
     conda:
         "../envs/distalign.yaml"
     threads: 8
@@ -52,31 +50,20 @@ rule pretrain_stage:
         "../workflow_scripts/pretrain_stage.py"
 
 
-rule pretrain_classifier:
+use rule train_classifier as pretrain_classifier with:
     input:
-        faces=lambda job: expand(
-            "results/{preset}/faces/{dataset}.parquet",
-            dataset=sorted(
-                set(STUDY.preset.classifiers[job.classifier].labels.values())
-            ),
-            allow_missing=True,
-        ),
+        faces=rules.train_classifier.input.faces,
         backbone="results/{preset}/pretrain/backbone",
     output:
-        directory("results/{preset}/pretrain/classifiers/{classifier}"),
+        model="results/{preset}/pretrain/classifiers/{classifier}/model.safetensors",
+        metrics="results/{preset}/pretrain/classifiers/{classifier}/metrics.parquet",
+        card="results/{preset}/pretrain/classifiers/{classifier}/card.md",
     log:
         "results/{preset}/logs/pretrain_classifier/{classifier}.log",
     benchmark:
         "results/{preset}/benchmarks/pretrain_classifier/{classifier}.tsv"
-    conda:
-        "../envs/distalign.yaml"
-    threads: 8
-    resources:
-        mem_mb=8000,
-        runtime=240,
+    wildcard_constraints:
+        classifier=one_of(STUDY.preset.classifiers),
     params:
-        spec=lambda job: Spec(STUDY.classifier_spec(job.classifier)),
-    message:
-        "Training classifier {wildcards.classifier} from nothing"
-    script:
-        "../workflow_scripts/pretrain_classifier.py"
+        spec=lambda job: Spec(STUDY.classifier_training_spec(job.classifier)),
+        version=STAGES["classifiers"],

@@ -167,13 +167,18 @@ class Study:
 
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
-        classifier, preset = self.preset.classifiers[name], self.preset
+        classifier = self.preset.classifiers[name]
         if classifier.weights is not None:
             return drop_none({"labels": classifier.labels, "weights": classifier.weights.model_dump()})
+        return self.classifier_training_spec(name)
+
+    def classifier_training_spec(self, name: str) -> dict[str, Any]:
+        """What training a classifier depends on, also where ready-made weights are used instead."""
+        classifier, preset = self.preset.classifiers[name], self.preset
         datasets = {dataset: self.faces_spec(dataset) for dataset in sorted(set(classifier.labels.values()))}
         vae = preset.backbone.model_dump() if classifier.reconstruct else None
         faces = {"faces": datasets, "chip": preset.chip.model_dump(), "detector": preset.detector.model_dump()}
-        return drop_none({**classifier.model_dump(), **faces, "backbone": vae})
+        return drop_none({**classifier.model_dump(exclude={"weights"}), **faces, "backbone": vae})
 
     def faces_spec(self, dataset: str) -> dict[str, Any]:
         """What a face data set depends on."""

@@ -80,6 +80,12 @@ def pack_component(name: str, directory: Path, root: Path, facts: Mapping[str, A
     atomic_write_json(path, manifest)
 
 
+def enter_quality(root: Path, measured: Mapping[str, Any], quality: Mapping[str, float]) -> None:
+    """Enter how the shipped weights were measured, and what came out."""
+    manifest = read_manifest(root) | {"measured": dict(measured), "quality": dict(quality)}
+    atomic_write_json(Path(root) / MANIFEST, manifest)
+
+
 def _save_half(source: Path, target: Path) -> None:
     with safe_open(source, "pt") as file:
         header = file.metadata()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from distalign.miniworld.pretrain.loop import Progress, mixed_precision, optimise, to_signed, warm_cosine
+from distalign.miniworld.pretrain.loop import Average, Progress, mixed_precision, optimise, to_signed, warm_cosine
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,18 @@ def build_autoencoder() -> Any:  # diffusers imports lazily, which hides its cla
     )
 
 
-def _edges(images: Tensor) -> tuple[Tensor, Tensor]:
-    return images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
-
-
 def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Absolute and squared error of the picture and absolute error of its edges, which keeps small features sharp."""
-    edges = sum((a - b).abs().mean() for a, b in zip(_edges(decoded), _edges(images), strict=True))
-    return (decoded - images).abs().mean() + 2 * F.mse_loss(decoded, images) + edges
+    """Absolute and squared error of the picture and absolute error of its edges, which keeps small features sharp.
+
+    Errors count relative to the brightness around them, as they do for an eye: without this, dark faces come out
+    blurred, because their contrasts are small in absolute numbers.
+    """
+    brightness = F.avg_pool2d((images.mean(1, keepdim=True) + 1) / 2, 5, 1, 2, count_include_pad=False)
+    weight = 0.4 / (brightness + 0.12)
+    error = decoded - images
+    across = (weight[..., 1:] * error.diff(dim=-1).abs()).mean()
+    down = (weight[..., 1:, :] * error.diff(dim=-2).abs()).mean()
+    return (weight * error.abs()).mean() + 2 * (weight * error**2).mean() + across + down
 
 
 def _draw_batch(images: Tensor, batch: int, crop: bool) -> Tensor:
@@ -76,6 +80,41 @@ def train_autoencoder(images: Tensor, steps: int, seed: int, batch: int = 32, ra
     vae.register_to_config(scaling_factor=1 / deviation)
     log.info("autoencoder: PSNR %.2f dB, latent deviation %.3f", quality(vae, images[-500:]), deviation)
     return vae
+
+
+def refine_decoder(
+    vae: Any, images: Tensor, latents: Tensor, steps: int, seed: int, batch: int = 48, rate: float = 1.5e-3
+) -> None:
+    """Train the decoder alone, on latents (n, 16, 8, 8) as `encode` gives them: sharper pictures, same latent space.
+
+    Works on quarters of pictures, which see more of them in the same time. Replaces the decoder by its average.
+    """
+    torch.manual_seed(seed)
+    vae.requires_grad_(False).train()
+    networks = torch.nn.ModuleList([vae.decoder, vae.post_quant_conv]).requires_grad_(True)
+    networks.to(memory_format=torch.channels_last)
+    average = Average(networks, 0.998)
+    optimiser, schedule = optimise(networks.parameters(), rate, warm_cosine(steps, 100, hold=0.4), betas=(0.9, 0.98))
+    progress = Progress("decoder", steps, 100)
+    for step in range(steps):
+        index = torch.randint(len(images), (batch,))
+        left, top = (int(i) for i in torch.randint(4, (2,)))
+        z = latents[index, :, top : top + 5, left : left + 5].float()
+        x = to_signed(images[index, :, 8 * top : 8 * top + 40, 8 * left : 8 * left + 40])
+        with mixed_precision(x.device):
+            decoded = vae.decode(z.contiguous(memory_format=torch.channels_last)).sample
+        loss = reconstruction_loss(decoded.float(), x)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        average.update(networks)
+        progress.add(step, reconstruction=loss)
+    averaged: Any = average.module
+    vae.decoder, vae.post_quant_conv = averaged
+    vae.to(memory_format=torch.contiguous_format).eval()
+    log.info("decoder: PSNR %.2f dB", quality(vae, images[-500:]))
 
 
 @torch.no_grad()
