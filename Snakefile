@@ -1,10 +1,4 @@
-# Finetuning text-to-image diffusion models for fairness: from faces to the paper's tables and figures.
-# What is computed stands in config.yaml, in which world in presets/, on which machine in profiles/.
-from snakemake.utils import min_version
-
-min_version("9.0")
-
-
+# From faces to the paper's tables and figures. config.yaml says what, presets/ in which world, profiles/ on what machine.
 configfile: "config.yaml"
 
 

@@ -69,14 +69,14 @@ rule headline:
     input:
         tables=table_files(HEADLINE),
         figures=figure_files(headline_figures()),
+    log:
+        f"results/{PRESET}/logs/headline.log",
+    conda:
+        "../envs/distalign.yaml"
     params:
         tables=expand("results/{p}/tables/{t}.txt", p=PRESET, t=HEADLINE),
         pictures=expand("results/{p}/figures/{f}.png", p=PRESET, f=headline_figures()),
-    log:
-        f"results/{PRESET}/logs/headline.log",
     message:
         "The headline"
-    conda:
-        "../envs/distalign.yaml"
     shell:
         "(cat {params.tables}; echo; printf 'picture: %s\\n' {params.pictures}) | tee {log}"

@@ -4,6 +4,10 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.utils import min_version
+
+min_version("9.0")
+
 ROOT = Path(workflow.basedir)
 if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --sdm conda
     sys.path.insert(0, str(ROOT / "lib"))

@@ -76,12 +76,13 @@ def weights_by_place(preset: Preset) -> dict[str, Weights]:
 
 
 def log_to(path: Path | None) -> None:
-    """Send INFO and above to stderr and, if given, to a file that is written anew."""
+    """Send our INFO, and warnings of all others, to stderr and, if given, to a file that is written anew."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, handlers=handlers, force=True)
+    logging.getLogger("distalign").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

@@ -1,0 +1,68 @@
+"""Run Snakemake on a copy of the workflow."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("Snakefile", "config.yaml", "rules", "workflow_scripts", "presets", "profiles", "report", "lib")
+# Every job, in no time: outputs of the right kind, holding nothing.
+STUB = """
+from pathlib import Path
+
+for output in map(Path, snakemake.output):
+    if output.suffix[1:].isalpha():
+        output.write_text("made by a stub")
+    else:
+        output.mkdir(parents=True)
+        (output / "stub").touch()
+"""
+
+
+def copy_project(folder: Path, stubs: bool = False) -> Path:
+    """The workflow in a folder of its own; with stubs, its jobs only pretend."""
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    (folder / "resources").symlink_to(ROOT / "resources")
+    (folder / "envs").mkdir()
+    shutil.copy(ROOT / "envs/distalign.yaml", folder / "envs")
+    if stubs:
+        for script in (folder / "workflow_scripts").glob("*.py"):
+            script.write_text(STUB)
+    return folder
+
+
+def edit_yaml(path: Path, **changes: Any) -> None:
+    """Set keys of a YAML file."""
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
+
+
+def snakemake(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "lib")}
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """Number of jobs per rule that a dry run announces."""
+    result = snakemake(folder, "--dry-run", *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total", result.stdout + result.stderr, re.M | re.S)
+    if table is None:
+        assert "Nothing to be done" in result.stdout + result.stderr, result.stdout + result.stderr
+        return {}
+    return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}

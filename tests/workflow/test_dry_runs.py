@@ -1,0 +1,120 @@
+"""The workflow resolves for every preset, is clean, and refuses a wrong configuration before any job."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.workflow import ROOT, copy_project, edit_yaml, planned, snakemake
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("project") / "distalign")
+
+
+@pytest.mark.parametrize("preset", ["mini", "smoke", "sd15"])
+def test_every_preset_resolves(project: Path, preset: str) -> None:
+    jobs = planned(project, "--config", f"preset={preset}")
+    assert jobs["finetune"] == 3
+    assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
+    assert jobs["render_table"] == 2
+
+
+def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
+    assert planned(project)["compute_originals"] == 1
+
+
+def test_headline_needs_its_own_runs_only(project: Path) -> None:
+    jobs = planned(project, "headline")
+    assert jobs["finetune"] == 2
+    assert jobs["headline"] == 1
+    assert "aggregate_results" not in jobs
+
+
+@pytest.mark.parametrize("target", ["tables", "figures", "classifiers", "pretrain"])
+def test_targets_resolve(project: Path, target: str) -> None:
+    assert target in planned(project, target)
+
+
+def test_lint_is_clean(project: Path) -> None:
+    result = snakemake(project, "--lint")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_format_is_clean() -> None:
+    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_rule_says_what_the_house_asks_for() -> None:
+    for path in (ROOT / "rules").glob("*.smk"):
+        for block in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
+            name = block.partition(":")[0]
+            if "\n    output:" not in block:
+                continue
+            for directive in ("log", "benchmark", "message", "resources", "conda", "script"):
+                assert f"\n    {directive}:" in block, f"{path.name}: rule {name} has no {directive}"
+            assert f"workflow_scripts/{name}.py" in block
+            assert block.count("\n") <= 45, f"{path.name}: rule {name} is long"
+
+
+def test_snakefile_and_scripts_are_short() -> None:
+    assert len((ROOT / "Snakefile").read_text().splitlines()) <= 60
+    for script in (ROOT / "workflow_scripts").glob("*.py"):
+        text = script.read_text()
+        assert len(text.splitlines()) <= 80, script.name
+        assert "snakemake: Snakemake" in text, script.name
+        assert "__future__" not in text, script.name
+
+
+def test_library_knows_nothing_of_snakemake() -> None:
+    for module in (ROOT / "lib").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) snakemake", module.read_text(), flags=re.M), module
+
+
+def test_wrong_configuration_is_refused_whole(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "wrong")
+    text = (project / "config.yaml").read_text()
+    text = text.replace("{from: ours_gender, align: {race: uniform}}", "{from: ours_gendre, align: {race: uniform}}")
+    text = text.replace("{run: original, label: Original, paper: table1/original}", "{run: orignal, label: Original}")
+    (project / "config.yaml").write_text(text.replace("train: [text_encoder]", "rnk: 4"))
+    result = snakemake(project)
+    assert result.returncode == 1
+    message = result.stdout + result.stderr
+    assert "Traceback" not in message
+    for found, wanted in (("ours_gendre", "ours_gender"), ("orignal", "original"), ("rnk", "rank")):
+        assert found in message
+        assert wanted in message
+    assert not (project / "results").exists()
+
+
+def test_unknown_preset_is_refused(project: Path) -> None:
+    result = snakemake(project, "--config", "preset=mni")
+    assert result.returncode == 1
+    assert "mini" in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_configuration_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "broken")
+    (project / "presets/mini.yaml").write_text("a: [1\n")
+    result = snakemake(project)
+    assert result.returncode == 1
+    assert "presets/mini.yaml" in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_row_with_a_run_in_place_is_one_entry(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "row")
+    row = {"run": {"from": "ours_gender", "rank": 4}, "label": "rank 4"}
+    table = {"title": "Rank", "evaluation": "occupations", "columns": ["bias/gender"], "rows": [row]}
+    edit_yaml(project / "config.yaml", tables={"ablation_rank": table}, figures={})
+    jobs = planned(project, "ablations")
+    assert jobs["finetune"] == 1
+    assert jobs["generate_images"] == 2  # and the original's, which similarity is measured to
