@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
 from distalign.errors import UserError
 from distalign.store.files import atomic_write_json, sha256_file
 
@@ -87,6 +83,10 @@ def enter_quality(root: Path, measured: Mapping[str, Any], quality: Mapping[str,
 
 
 def _save_half(source: Path, target: Path) -> None:
+    import torch  # takes seconds, and installing needs none of it
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
     with safe_open(source, "pt") as file:
         header = file.metadata()
     tensors = {k: v.half() if v.dtype == torch.float32 else v for k, v in load_file(source).items()}

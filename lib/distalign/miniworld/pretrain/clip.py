@@ -1,13 +1,10 @@
 """A small CLIP of the mini world: an open_clip model from a custom config, trained on captioned pictures."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -15,7 +12,7 @@ from distalign.miniworld.pretrain.denoiser import token_ids
 from distalign.miniworld.pretrain.loop import Progress, optimise, to_signed, warm_cosine
 from distalign.miniworld.pretrain.tokenizer import MAX_LENGTH
 
-_PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
 
 
 def clip_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
@@ -73,12 +70,3 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _text_config(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
-
-
-def save_clip(model: open_clip.CLIP, tokenizer: CLIPTokenizer, directory: Path) -> None:
-    """Write what open_clip's `local-dir:` schema loads: config, weights, tokenizer."""
-    directory.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": clip_config(tokenizer), "preprocess_cfg": _PREPROCESS}
-    (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, directory / "open_clip_model.safetensors")
-    tokenizer.save_pretrained(directory)

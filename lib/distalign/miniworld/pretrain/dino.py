@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
+from distalign.encoders.dino import IMAGENET_MEAN, IMAGENET_STD
 from distalign.miniworld.pretrain.loop import Progress, optimise, to_signed, warm_cosine
 
 _PROTOTYPES = 512
@@ -84,7 +85,8 @@ def train_dino(images: Tensor, steps: int, seed: int, batch: int = 64, rate: flo
 
 
 def _project(network: nn.ModuleList, images: Tensor) -> tuple[Tensor, Tensor]:
-    features = network[0](images).last_hidden_state[:, 0]
+    mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    features = network[0](((images + 1) / 2 - mean) / deviation).last_hidden_state[:, 0]
     return features, network[1](features)
 
 

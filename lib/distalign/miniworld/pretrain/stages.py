@@ -16,11 +16,12 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from distalign.classifiers.concepts import save_concept_reader
+from distalign.encoders.clip import save_clip
 from distalign.faces.dataset import load_faces
 from distalign.faces.embedding import save_embedder
 from distalign.miniworld.pictures import draw_pictures, load_pictures, save_pictures
-from distalign.miniworld.pretrain.autoencoder import encode, train_autoencoder
-from distalign.miniworld.pretrain.clip import save_clip, train_clip
+from distalign.miniworld.pretrain.autoencoder import encode, refine_decoder, train_autoencoder
+from distalign.miniworld.pretrain.clip import PREPROCESS, clip_config, train_clip
 from distalign.miniworld.pretrain.concept_reader import draw_parts, part_accuracy, train_concept_reader
 from distalign.miniworld.pretrain.denoiser import assemble, train_denoiser
 from distalign.miniworld.pretrain.dino import train_dino
@@ -36,7 +37,8 @@ class Recipe:
 
     seed: int = 0
     pictures: int = 40_000
-    autoencoder_steps: int = 2_000
+    autoencoder_steps: int = 3_000
+    decoder_steps: int = 3_000
     denoiser_steps: int = 9_000
     clip_steps: int = 1_500
     dino_steps: int = 1_500
@@ -53,9 +55,11 @@ def make_pictures(work: Path, recipe: Recipe) -> None:
 
 
 def make_autoencoder(work: Path, recipe: Recipe) -> None:
-    """Train the autoencoder on the pictures."""
+    """Train the autoencoder on the pictures, then its decoder alone."""
     images = load_pictures(work / "pictures").images
-    train_autoencoder(images, recipe.autoencoder_steps, recipe.seed).save_pretrained(work / "autoencoder")
+    vae = train_autoencoder(images, recipe.autoencoder_steps, recipe.seed)
+    refine_decoder(vae, images, encode(vae, images), recipe.decoder_steps, recipe.seed)
+    vae.save_pretrained(work / "autoencoder")
 
 
 def make_backbone(work: Path, recipe: Recipe) -> None:
@@ -75,7 +79,7 @@ def make_clip(work: Path, recipe: Recipe) -> None:
     """Train CLIP on pictures and captions."""
     pictures, tokenizer = load_pictures(work / "pictures"), _tokenizer(work)
     model = train_clip(pictures.images, pictures.captions, tokenizer, recipe.clip_steps, recipe.seed)
-    save_clip(model, tokenizer, work / "clip")
+    save_clip(work / "clip", model, clip_config(tokenizer), PREPROCESS, tokenizer)
 
 
 def make_dino(work: Path, recipe: Recipe) -> None:
