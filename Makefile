@@ -43,7 +43,7 @@ test-faults: setup ## kills, full disks, truncated files
 	$(PYTEST) -m faults $(ARGS)
 
 bench: setup ## speed and memory, side by side
-	.venv/bin/python benchmarks/engine.py $(ARGS)
+	.venv/bin/python benchmarks/gradient_engine.py $(ARGS)
 
 docs: setup ## the documentation site, in site/
 	.venv/bin/mkdocs build --strict $(ARGS)

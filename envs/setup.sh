@@ -63,6 +63,14 @@ sed -n '/^uv==/,/[^\\]$/p' "$LOCK" >"$scratch/uv.txt"
 # setuptools is in the lock, so nothing is fetched here.
 .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
 
+# The first import of these compiles them: seconds here, once, or in every job where bytecode may not be written.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -W ignore - <<'PYTHON'
+import matplotlib.pyplot, open_clip, pandas, peft, pyarrow.parquet, pydantic, pytest, scipy.stats, snakemake.cli, torchvision
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from transformers import CLIPTextModel, CLIPTokenizer, Dinov2Model
+PYTHON
+
 rm -f .venv/lock-*
 touch "$STAMP"
 echo "set-up: done"
