@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from distalign.faces.detector import Detector
 from distalign.miniworld.people import MALE, People, Scene
 from distalign.miniworld.pictures import draw_pictures, load_pictures, save_pictures

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from distalign.errors import UserError
 from distalign.miniworld.shipped import install_component, pack_component
-from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from distalign.config.attributes import ATTRIBUTES
 from distalign.measure.bias import bias
 from distalign.miniworld.captions import TEMPLATE, Draft, describe, fill, plan_captions, write_caption
