@@ -48,7 +48,7 @@ def edit_yaml(path: Path, **changes: Any) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes, sort_keys=False))
 
 
-def snakemake(folder: Path, *arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *arguments: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in a folder."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "lib")}
     command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments]

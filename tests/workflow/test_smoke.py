@@ -11,7 +11,7 @@ import pytest
 from distalign.store.parquet import BIAS, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
 from helpers.workflow import ROOT, copy_project, planned, snakemake
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]  # minutes on a busy machine
 SMOKE = ("--config", "preset=smoke")
 
 

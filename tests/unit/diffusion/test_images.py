@@ -1,0 +1,62 @@
+"""The images of an evaluation: one noise per image whatever the batch, and a file that says what it holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distalign.diffusion.images import generate_images
+from distalign.diffusion.reconstruction import reconstructor
+from distalign.store.parquet import IMAGES, decode_image, read_provenance, read_table
+
+SPEC: dict[str, Any] = {
+    "seed": 3,
+    "split": "test",
+    "images_per_prompt": 2,
+    "sampler_steps": 2,
+    "guidance": 3.0,
+    "text_padding": "longest",
+    "precision": "float32",
+    "micro_batch": {"sample": 3, "gradient": 1},
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.json"
+    splits = {"train": ["cook"], "validation": ["judge"], "test": ["pilot", "gas plant operator"]}
+    path.write_text(json.dumps({"template": "a {concept}", "splits": splits}))
+    return path
+
+
+def test_images_depend_on_prompt_and_index_only(tiny_backbone: Path, prompts: Path, tmp_path: Path) -> None:
+    generate_images(SPEC, prompts, tiny_backbone, None, tmp_path / "a.parquet", CPU)
+    alone = SPEC | {"micro_batch": {"sample": 1, "gradient": 1}}
+    generate_images(alone, prompts, tiny_backbone, None, tmp_path / "b.parquet", CPU)
+    first, second = (read_table(tmp_path / f"{name}.parquet", IMAGES) for name in "ab")
+    assert first["prompt_id"].to_pylist() == ["pilot", "pilot", "gas-plant-operator", "gas-plant-operator"]
+    assert first["index"].to_pylist() == [0, 1, 0, 1]
+    assert first["noise_seed"].equals(second["noise_seed"])
+    for one, two in zip(first["image"].to_pylist(), second["image"].to_pylist(), strict=True):
+        pixels = [decode_image(cell["bytes"]).astype(int) for cell in (one, two)]
+        assert abs(pixels[0] - pixels[1]).max() <= 1
+    assert read_provenance(tmp_path / "a.parquet")["seeds"] == {"noise": 3}
+
+
+def test_other_seeds_give_other_noise(tiny_backbone: Path, prompts: Path, tmp_path: Path) -> None:
+    seeds = []
+    for seed in (3, 4):
+        generate_images(SPEC | {"seed": seed}, prompts, tiny_backbone, None, tmp_path / f"{seed}.parquet", CPU)
+        seeds.append(set(read_table(tmp_path / f"{seed}.parquet", IMAGES)["noise_seed"].to_pylist()))
+    assert not seeds[0] & seeds[1]
+
+
+def test_reconstruction_keeps_shape_and_range_and_repeats(tiny_backbone: Path) -> None:
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    first, second = (reconstructor(tiny_backbone, CPU, seed=1)(images) for _ in range(2))
+    assert first.shape == images.shape
+    assert first.abs().max() <= 1
+    assert torch.equal(first, second)
