@@ -1,8 +1,4 @@
-"""A batched painter of portraits: soft shapes over shapes, from the parameters of `people.py`.
-
-The picture is the square [-1, 1]^2, y pointing down. A shape is a coverage in [0, 1] from a signed distance,
-one pixel soft at its edge, so that pictures of any size look alike. Paint covers, shade multiplies.
-"""
+"""Portraits from the parameters of `people.py`, painted in batches of any picture size."""
 
 import math
 
@@ -10,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distalign.miniworld.canvas import Canvas
 from distalign.miniworld.people import Ints, People, Scene
 from distalign.miniworld.world import CLOTHES, HEADWEAR, PATTERNS, STYLES
 
@@ -29,61 +26,19 @@ def render(people: People, scene: Scene, size: int = 64, oversample: int = 1, ch
     return torch.cat(pictures)
 
 
-class _Portrait:
-    """One chunk of portraits in the making: `x`, `y` are head coordinates (n, size, size)."""
+class _Portrait(Canvas):
+    """One chunk of portraits in the making, painted back to front."""
 
     @torch.no_grad()
     def __init__(self, people: People, scene: Scene, size: int) -> None:
-        self.n, self.size = len(people), size
+        super().__init__(self.value(scene.scale), self.value(scene.roll), scene.shift, size)
         self.people, self.scene = people, scene
-        line = (torch.arange(size, dtype=torch.float32) + 0.5) * (2 / size) - 1
-        self.screen_y, self.screen_x = (g[None] for g in torch.meshgrid(line, line, indexing="ij"))
-        scale, roll = self.value(scene.scale), self.value(scene.roll)
-        shift = torch.as_tensor(scene.shift, dtype=torch.float32)
-        u = (self.screen_x - shift[:, 0, None, None]) / scale
-        v = (self.screen_y - shift[:, 1, None, None]) / scale
-        self.x, self.y = roll.cos() * u + roll.sin() * v, roll.cos() * v - roll.sin() * u
-        self.edge = (2 / size) / scale
-        self.image = torch.zeros(self.n, 3, size, size)
         self.skin, self.hair = self.colour(people.skin), self.colour(people.hair)
         self.width, self.height = self.value(people.face_width), self.value(people.face_height)
         self.yaw, self.curl = self.value(scene.yaw), self.value(people.curl)
         self.wrinkles, self.phase = self.value(people.wrinkles), self.value(people.parting)
         self.face = torch.zeros(())
 
-    # --- brushes -----------------------------------------------------------------------------------------------
-    @staticmethod
-    def value(values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.asarray(values), dtype=torch.float32).view(-1, 1, 1)
-
-    @staticmethod
-    def colour(rgb: np.ndarray | tuple[float, float, float]) -> Tensor:
-        return torch.as_tensor(np.asarray(rgb), dtype=torch.float32).view(-1, 3, 1, 1)
-
-    def inside(self, distance: Tensor, softness: float = 1.0) -> Tensor:
-        """Coverage of the region where the signed distance is negative."""
-        return (0.5 - distance / (self.edge * softness)).clamp(0, 1)
-
-    def ellipse(self, cx: Tensor | float, cy: Tensor | float, a: Tensor | float, b: Tensor | float,
-                power: float = 2.0, softness: float = 1.0) -> Tensor:  # fmt: skip
-        """Coverage of a superellipse with half axes a, b; power 2 is round, larger is boxier."""
-        dx, dy = ((self.x - cx) / a).abs(), ((self.y - cy) / b).abs()
-        if power == 2.0:
-            radius = (dx * dx + dy * dy).sqrt()
-        else:
-            radius = (dx.pow(power) + dy.pow(power)).clamp_min(1e-9).pow(1 / power)
-        return self.inside((radius - 1) * torch.minimum(torch.as_tensor(a), torch.as_tensor(b)), softness)
-
-    def blob(self, cx: Tensor | float, cy: Tensor | float, a: Tensor | float, b: Tensor | float) -> Tensor:
-        return torch.exp(-(((self.x - cx) / a) ** 2 + ((self.y - cy) / b) ** 2))
-
-    def cover(self, alpha: Tensor, rgb: Tensor) -> None:
-        self.image = self.image + (rgb - self.image) * alpha[:, None]
-
-    def shade(self, alpha: Tensor, factor: float | Tensor) -> None:
-        self.image = self.image * (1 + (factor - 1) * alpha)[:, None]
-
-    # --- the picture, back to front ----------------------------------------------------------------------------
     @torch.no_grad()
     def paint(self, size: int) -> Tensor:
         self._background()
