@@ -21,7 +21,7 @@ rule fetch_weights:
         mem_mb=1000,
         runtime=120,
     params:
-        spec=lambda job: Spec(WEIGHTS[job.place].model_dump()),
+        spec=lambda job: weights_spec(WEIGHTS[job.place]),
         version=STAGES["backbone"],
     message:
         "Weights of {wildcards.place}"

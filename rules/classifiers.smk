@@ -68,7 +68,7 @@ rule fetch_classifier:
         mem_mb=1000,
         runtime=60,
     params:
-        spec=lambda job: Spec(STUDY.classifier_spec(job.classifier)),
+        spec=lambda job: weights_spec(STUDY.preset.classifiers[job.classifier].weights),
         version=STAGES["classifiers"],
     message:
         "Weights of classifier {wildcards.classifier}"

@@ -16,6 +16,7 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
 from distalign.config.study import load_study
 from distalign.errors import UserError
 from distalign.store.stages import STAGES
+from distalign.weights import checksums
 from distalign.workflow import Spec, weights_by_place
 
 try:
@@ -77,6 +78,12 @@ def evaluated(tables):
 def per_run(kind, keys):
     """The Parquet files of one kind (images, classified, bias) for (run, seed, evaluation) keys."""
     return [f"results/{PRESET}/{kind}/{run}/{seed}/{evaluation}.parquet" for run, seed, evaluation in keys]
+
+
+def weights_spec(weights):
+    """Where pretrained weights come from, and which they are if they are shipped."""
+    source = weights.model_dump()
+    return Spec(source, sha256=checksums(source, ROOT))
 
 
 def headline_figures():

@@ -10,4 +10,4 @@ from distalign.workflow import job
 snakemake: Snakemake
 
 with job(snakemake):
-    obtain(snakemake.params.spec["weights"], Path(snakemake.output.model).parent, Path.cwd())
+    obtain(snakemake.params.spec, Path(snakemake.output.model).parent, Path.cwd())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distalign.errors import UserError
+from distalign.miniworld.shipped import MANIFEST, install_component, read_manifest
 from distalign.store.files import atomic_directory
 
 
@@ -24,12 +25,9 @@ def obtain(weights: Mapping[str, Any], directory: Path, root: Path) -> None:
         UserError: no such model, a wrong checksum, or no network.
     """
     if weights["source"] == "shipped":
-        from distalign.miniworld.shipped import MANIFEST, install_component
-
-        source = root / weights["path"]
-        shipped = next((parent for parent in source.parents if (parent / MANIFEST).exists()), source.parent)
+        shipped, name = _component(root / weights["path"])
         with atomic_directory(directory) as made:
-            install_component(source.relative_to(shipped).as_posix(), shipped, made)
+            install_component(name, shipped, made)
     elif weights["source"] == "hub":
         from distalign.encoders.hub import fetch
 
@@ -37,6 +35,26 @@ def obtain(weights: Mapping[str, Any], directory: Path, root: Path) -> None:
         _link(folder, directory, f"{weights['id']} at {weights['revision']}")
     else:
         _link(root / weights["path"], directory, weights["path"])
+
+
+def checksums(weights: Mapping[str, Any], root: Path) -> dict[str, str]:
+    """SHA-256 of each file of a shipped model as its manifest has them: what is made of other weights is stale.
+
+    Empty for models that are not shipped, and where the manifest does not know them (`obtain` says so).
+    """
+    if weights["source"] != "shipped":
+        return {}
+    shipped, name = _component(root / weights["path"])
+    if not (shipped / MANIFEST).exists():
+        return {}
+    components = read_manifest(shipped)["components"]
+    return dict(components.get(name, {}).get("sha256", {}))
+
+
+def _component(source: Path) -> tuple[Path, str]:
+    """The directory with the manifest of a shipped model, and the model's name in it."""
+    shipped = next((parent for parent in source.parents if (parent / MANIFEST).exists()), source.parent)
+    return shipped, source.relative_to(shipped).as_posix()
 
 
 def _link(source: Path, directory: Path, name: str) -> None:

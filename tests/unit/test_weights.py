@@ -6,7 +6,7 @@ import pytest
 
 from distalign.errors import UserError
 from distalign.miniworld.shipped import pack_component
-from distalign.weights import obtain
+from distalign.weights import checksums, obtain
 
 
 @pytest.fixture
@@ -50,3 +50,10 @@ def test_directory_is_linked_file_by_file(root: Path, tmp_path: Path) -> None:
 def test_missing_directory_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data/sfnet20: no such directory"):
         obtain({"source": "directory", "path": "data/sfnet20"}, tmp_path / "out", root)
+
+
+def test_checksums_tell_shipped_weights_apart(root: Path) -> None:
+    before = checksums(SHIPPED, root)
+    assert before.keys() == {"index.json", "unet/config.json"}
+    assert checksums({"source": "directory", "path": "anywhere"}, root) == {}
+    assert checksums({"source": "shipped", "path": "resources/world/clip"}, root) == {}

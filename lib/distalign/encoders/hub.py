@@ -1,4 +1,4 @@
-"""Pretrained encoders from a model hub, at a pinned revision."""
+"""Pretrained models from a hub, at a pinned revision."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,10 @@ from pathlib import Path
 from distalign.errors import UserError
 
 # Weights as safetensors only: nothing that is a pickle, no code.
-PATTERNS = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "open_clip_model.safetensors")
+PATTERNS = (
+    "*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "open_clip_model.safetensors",
+    "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+)  # fmt: skip
 
 
 def fetch(model: str, revision: str) -> Path:

@@ -32,14 +32,14 @@ STAGES: dict[str, int] = {
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
 MODULES: dict[str, tuple[str, ...]] = {
     "faces": ("miniworld/**/*.py", "faces/*.py", "store/images.py", "store/seeds.py"),
-    "backbone": ("miniworld/**/*.py", "encoders/*.py", "diffusion/*.py", "store/seeds.py"),
-    "classifiers": ("classifiers/*.py", "faces/crop.py", "store/seeds.py"),
+    "backbone": ("weights.py", "miniworld/shipped.py", "encoders/hub.py"),
+    "classifiers": ("classifiers/*.py", "faces/crop.py", "diffusion/reconstruction.py", "store/seeds.py"),
     "originals": (
-        "alignment/originals.py", "alignment/plan.py", "diffusion/*.py", "faces/*.py", "encoders/*.py",
-        "classifiers/model.py", "store/seeds.py",
+        "alignment/originals.py", "alignment/plan.py", "alignment/reading.py", "diffusion/*.py", "faces/*.py",
+        "encoders/*.py", "classifiers/models.py", "store/seeds.py",
     ),
     "finetune": (
-        "alignment/*.py", "methods/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/model.py",
+        "alignment/*.py", "methods/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/models.py",
         "prompts/*.py", "store/seeds.py",
     ),
     "generate": ("methods/*.py", "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py"),
