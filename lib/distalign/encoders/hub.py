@@ -8,7 +8,8 @@ from distalign.errors import UserError
 # Weights as safetensors only: nothing that is a pickle, no code.
 PATTERNS = (
     "*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "open_clip_model.safetensors",
-    "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors", "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
 )  # fmt: skip
 
 
