@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from torch import Tensor, nn
+
 from distalign.diffusion.adapters import MovingAverage, attach_adapter, load_adapter, save_adapter
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_pipeline
@@ -10,7 +12,6 @@ from distalign.diffusion.sampler import generate
 from distalign.diffusion.schedule import SOLVER
 from distalign.errors import UserError
 from helpers.tiny import PROMPTS
-from torch import Tensor, nn
 
 SEEDS = [5, 6]
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.sampler import decode, generate, sample
