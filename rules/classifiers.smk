@@ -102,27 +102,18 @@ rule build_bank:
         "../workflow_scripts/build_bank.py"
 
 
-rule build_reader:
+use rule build_bank as build_reader with:
     input:
         faces=(f"results/{{preset}}/faces/{STUDY.preset.reader.faces}.parquet" if STUDY.preset.reader else []),
-        encoder=(f"results/{{preset}}/encoders/evaluation/{STUDY.preset.reader.encoder}" if STUDY.preset.reader else []),
+        face_embedding="results/{preset}/face_embedding",
     output:
-        reader="results/{preset}/reader.safetensors",
+        bank="results/{preset}/reader.safetensors",
     log:
         "results/{preset}/logs/build_reader.log",
     benchmark:
         "results/{preset}/benchmarks/build_reader.tsv"
-    conda:
-        "../envs/distalign.yaml"
-    threads: 8
-    resources:
-        gpu=1,
-        mem_mb=8000,
-        runtime=120,
     params:
         spec=Spec(STUDY.reader_spec()),
-        version=STAGES["classify"],
+        version=STAGES["faces"],
     message:
         "Labelled faces for the independent reader"
-    script:
-        "../workflow_scripts/build_reader.py"

@@ -17,6 +17,7 @@ rule classify_images:
         clip="results/{preset}/encoders/evaluation/clip",
         dino="results/{preset}/encoders/evaluation/dino",
         reader="results/{preset}/reader.safetensors" if STUDY.preset.reader else [],
+        face_embedding="results/{preset}/face_embedding" if STUDY.preset.reader else [],
         concept_reader=("results/{preset}/concept_reader" if STUDY.preset.concept_reader else []),
     output:
         classified="results/{preset}/classified/{run}/{seed}/{evaluation}.parquet",

@@ -1,4 +1,4 @@
-"""Embed the real faces that the face loss pulls towards."""
+"""Embed labelled faces: those the face loss pulls towards, or those the independent reader compares with."""
 
 from pathlib import Path
 

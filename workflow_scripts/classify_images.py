@@ -14,7 +14,11 @@ snakemake: Snakemake
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
     originals = Path(files.originals) if files.get("originals") else None
-    paths = {name: Path(files[name]) for name in ("clip", "dino", "reader", "concept_reader") if files.get(name)}
+    paths = {
+        name: Path(files[name])
+        for name in ("clip", "dino", "reader", "face_embedding", "concept_reader")
+        if files.get(name)
+    }
     classifiers = {Path(file).parent.name: Path(file).parent for file in files.classifiers}
     inputs = {**paths, **classifiers, "images": Path(files.images)}
     classify(

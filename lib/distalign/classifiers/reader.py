@@ -1,4 +1,4 @@
-"""An independent reader of attributes: the vote of the nearest labelled faces in an encoder's space.
+"""An independent reader of attributes: the vote of the nearest labelled faces in the space of a face embedding.
 
 Nothing is trained on the labels, so what fools a trained classifier does not fool it in the same way.
 """
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from distalign.config.attributes import ATTRIBUTES
-from distalign.faces.bank import FaceBank, embed_faces
-from distalign.faces.crop import crop_faces, expand_square
-from distalign.faces.dataset import UNKNOWN, FaceSet
+from distalign.faces.bank import FaceBank
+from distalign.faces.dataset import UNKNOWN
 
 NEAREST_DISTANCE = 1e-3  # a face that is itself in the bank does not silence the others entirely
 
@@ -38,7 +37,7 @@ class Reader:
 
     @torch.no_grad()
     def probabilities(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Shares of the vote (B, K) for each attribute, for unit embeddings (B, D) of face chips.
+        """Shares of the vote (B, K) for each attribute, for unit embeddings (B, D) of faces.
 
         A face votes with the inverse of its distance (the chord, sqrt(2 - 2 cos)).
         """
@@ -52,21 +51,3 @@ class Reader:
             votes.scatter_add_(1, labels[index], weight)
             shares[attribute] = votes / votes.sum(1, keepdim=True)
         return shares
-
-
-def encode_chips(encoder: ChipEncoder, images: Tensor, boxes: Tensor, size: int, expand: float) -> Tensor:
-    """Unit embeddings (B, D) of the faces at boxes (B, 4) in images (B, 3, H, W), cut as classifiers' chips are."""
-    return encoder.encode_images(crop_faces(images, expand_square(boxes, expand), size))
-
-
-def build_reader_bank(
-    encoder: ChipEncoder, faces: FaceSet, size: int, expand: float, device: torch.device | str = "cpu"
-) -> FaceBank:
-    """Embed the chips of a labelled set, for a `Reader`; `faces.bank.save_bank` keeps it."""
-    embeddings = embed_faces(
-        lambda images, boxes, _: encode_chips(encoder, images, boxes, size, expand),
-        faces,
-        torch.arange(len(faces)),
-        device,
-    )
-    return FaceBank(embeddings, faces.labels)

@@ -125,6 +125,7 @@ class Study:
                 "classifiers": {name: self.classifier_spec(name) for name in preset.classifiers},
                 "encoders": preset.encoders.evaluation.model_dump(),
                 "reader": self._faces_used(preset.reader),
+                "face_embedding": preset.face_embedding.model_dump() if preset.reader else None,
                 "concept_reader": preset.concept_reader and preset.concept_reader.model_dump(),
                 "micro_batch": preset.micro_batch.model_dump(),
             }
@@ -191,14 +192,10 @@ class Study:
 
     def reader_spec(self) -> dict[str, Any]:
         """What the labelled faces of the independent reader depend on; empty without one."""
-        preset = self.preset
-        if preset.reader is None:
+        if self.preset.reader is None:
             return {}
-        encoder = getattr(preset.encoders.evaluation, preset.reader.encoder).model_dump()
-        faces = self.faces_spec(preset.reader.faces)
-        return drop_none(
-            {"kind": preset.reader.encoder, "encoder": encoder, "chip": preset.chip.model_dump(), "faces": faces}
-        )
+        faces = self.faces_spec(self.preset.reader.faces)
+        return drop_none({"bank": {"faces": faces}, "face_embedding": self.preset.face_embedding.model_dump()})
 
     def _prompts(self, split: str) -> str:
         return fingerprint(self.prompts[split])[:12]

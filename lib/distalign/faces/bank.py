@@ -1,6 +1,6 @@
-"""A bank of real faces: embeddings with classes, from which the face loss takes its targets."""
+"""A bank of labelled faces: embeddings with classes, for the targets of the face loss and the votes of the reader."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,27 +58,16 @@ class FaceBank:
         return self.embeddings[cosine.masked_fill(~allowed, -2).argmax(1)]
 
 
-def build_face_bank(network: SFNet, faces: FaceSet) -> FaceBank:
-    """Embed every face of a labelled set for the face loss; faces that lack a label are left out."""
-    known = torch.stack([label != UNKNOWN for label in faces.labels.values()]).all(0).nonzero().squeeze(1)
-    size = network.config.input_size
-    device = next(network.parameters()).device
-    embeddings = embed_faces(
-        lambda images, _, landmarks: embed(network, align_faces(images, landmarks, size)), faces, known, device
-    )
-    return FaceBank(embeddings, {name: label[known] for name, label in faces.labels.items()})
-
-
 @torch.no_grad()
-def embed_faces(
-    function: Callable[[Tensor, Tensor, Tensor], Tensor], faces: FaceSet, rows: Tensor, device: torch.device | str
-) -> Tensor:
-    """Embeddings (n, D) on the CPU of the rows (n,) of a set, by a function of images, boxes and landmarks."""
-    parts = [
-        function(faces.batch(part).to(device), faces.boxes[part].to(device), faces.landmarks[part].to(device)).cpu()
-        for part in rows.split(BATCH)
-    ]
-    return torch.cat(parts)
+def build_face_bank(network: SFNet, faces: FaceSet) -> FaceBank:
+    """Embed every face of a labelled set; faces that lack a label are left out."""
+    known = torch.stack([label != UNKNOWN for label in faces.labels.values()]).all(0).nonzero().squeeze(1)
+    device = next(network.parameters()).device
+    parts = []
+    for rows in known.split(BATCH):
+        images, landmarks = faces.batch(rows).to(device), faces.landmarks[rows].to(device)
+        parts.append(embed(network, align_faces(images, landmarks, network.config.input_size)).cpu())
+    return FaceBank(torch.cat(parts), {name: label[known] for name, label in faces.labels.items()})
 
 
 def save_bank(path: Path, bank: FaceBank) -> None:

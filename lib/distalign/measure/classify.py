@@ -14,14 +14,16 @@ from torch import Tensor
 from distalign.alignment.reading import class_probabilities
 from distalign.classifiers import Classifier, load_classifier
 from distalign.classifiers.concepts import ConceptReader, load_concept_reader
-from distalign.classifiers.reader import Reader, encode_chips
+from distalign.classifiers.reader import Reader
 from distalign.config.study import READER
-from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
+from distalign.encoders import ClipEncoder, DinoEncoder
 from distalign.errors import UserError
 from distalign.faces.bank import load_bank
 from distalign.faces.columns import face_columns, where_found
+from distalign.faces.crop import align_faces
 from distalign.faces.dataset import to_float
 from distalign.faces.detector import Detector, FaceBatch, largest
+from distalign.faces.embedding import SFNet, embed, load_embedder
 from distalign.prompts import Prompt
 from distalign.store.parquet import CLASSIFIED, IMAGES, ParquetWriter, class_columns, decode_image, read_batches
 
@@ -30,17 +32,15 @@ KEY = ["prompt_id", "index", "noise_seed"]
 
 @dataclass(frozen=True)
 class AttributeReader:
-    """The independent reader, the encoder in whose space it looks, and the chips it is given."""
+    """The independent reader, and the network in whose space it looks."""
 
     reader: Reader
-    encoder: ImageEncoder
-    chip_size: int
-    expand: float
+    network: SFNet
 
     def __call__(self, images: Tensor, faces: FaceBatch) -> dict[str, Tensor]:
         """Shares of the vote (B, K) per attribute."""
-        chips = encode_chips(self.encoder, images, faces.boxes, self.chip_size, self.expand)
-        return self.reader.probabilities(chips)
+        chips = align_faces(images, faces.landmarks, self.network.config.input_size)
+        return self.reader.probabilities(embed(self.network, chips))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load_observers(
 
     Args:
         spec: What `Study.classify_spec` says.
-        paths: Where `clip`, `dino` and, if there are, `reader` (a bank) and `concept_reader` lie.
+        paths: Where `clip`, `dino` and, if there are, `reader` (a bank), `face_embedding` and `concept_reader` lie.
         classifiers: Directories of the classifiers by name.
         device: Where to compute.
 
@@ -74,10 +74,8 @@ def load_observers(
     dino = DinoEncoder(paths["dino"], spec["encoders"]["dino"]["antialias"]).to(device)
     reader = None
     if "reader" in paths:
-        settings, chip = spec["reader"], spec["chip"]
-        encoder: ImageEncoder = clip if settings["encoder"] == "clip" else dino
-        votes = Reader(load_bank(paths["reader"], device), settings["neighbours"])
-        reader = AttributeReader(votes, encoder, chip["size"], chip["expand"])
+        votes = Reader(load_bank(paths["reader"], device), spec["reader"]["neighbours"])
+        reader = AttributeReader(votes, load_embedder(paths["face_embedding"], device))
     return Observers(
         detector=Detector(**spec["detector"]).to(device),
         classifiers={

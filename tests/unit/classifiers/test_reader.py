@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distalign.classifiers.reader import Reader, build_reader_bank, encode_chips
+from distalign.classifiers.reader import Reader
 from distalign.faces.bank import FaceBank
-from distalign.faces.dataset import FaceSet
 
 
 def on_circle(*degrees: float) -> Tensor:
@@ -32,22 +31,3 @@ def test_a_face_of_the_bank_itself() -> None:
     shares = Reader(bank, neighbours=2).probabilities(on_circle(0))
     assert shares["gender"].isfinite().all()
     assert shares["gender"][0, 0] > 0.99
-
-
-class MeanColour:
-    """An encoder that sees only the mean colour."""
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.normalize(images.mean((2, 3)), dim=1)
-
-
-def test_bank_of_chips() -> None:
-    images = torch.full((2, 3, 20, 20), 128, dtype=torch.uint8)
-    images[0, 0, 5:15, 5:15], images[1, 2, 5:15, 5:15] = 255, 255
-    boxes = torch.tensor([[5.0, 5, 15, 15]]).repeat(2, 1)
-    labels = {"gender": torch.tensor([0, 1])}
-    faces = FaceSet(images, boxes, torch.zeros(2, 5, 2), labels, torch.zeros(2, dtype=torch.int64))
-    bank = build_reader_bank(MeanColour(), faces, size=8, expand=1.0)
-    assert bank.embeddings.shape == (2, 3)
-    query = encode_chips(MeanColour(), faces.batch(torch.tensor([1, 0])), boxes, 8, 1.0)
-    assert Reader(bank, 1).probabilities(query)["gender"].argmax(1).tolist() == [1, 0]

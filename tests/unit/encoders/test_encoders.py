@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Dinov2Config, Dinov2Model
 
-from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder, load_encoder
+from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from distalign.encoders.clip import save_clip
 from distalign.encoders.hub import fetch
 from distalign.encoders.interface import Preprocess
@@ -106,13 +106,6 @@ def test_dino_reads_its_preprocessor(dino_directory: Path, tmp_path: Path) -> No
     crop = {"crop_size": {"height": 24, "width": 24}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(crop))
     assert DinoEncoder(tmp_path).preprocess.size == 24
-
-
-def test_loaded_by_the_names_of_presets(clip_directory: Path, dino_directory: Path) -> None:
-    assert isinstance(load_encoder("clip", clip_directory, antialias=False), ClipEncoder)
-    encoder = load_encoder("dino", dino_directory, antialias=True)
-    assert isinstance(encoder, DinoEncoder)
-    assert encoder.preprocess.antialias
 
 
 def test_lower_precision_answers_in_float32(dino_directory: Path, images: Tensor) -> None:

@@ -125,10 +125,9 @@ class Bank(Model):
 
 
 class Reader(Model):
-    """A third opinion on attributes that shares nothing with the classifiers: nearest labelled faces."""
+    """A third opinion on attributes: the labelled faces that are nearest in the space of the face embedding."""
 
     faces: Name = Field(description="Data set of the labelled faces.")
-    encoder: Literal["clip", "dino"] = Field(description="Evaluation encoder whose space distances are taken in.")
     neighbours: Count = Field(description="How many nearest faces vote.")
 
 
