@@ -45,7 +45,8 @@ mkdir -p "$scratch"
 trap 'rm -rf "$scratch"' EXIT
 export TMPDIR=$scratch UV_CACHE_DIR=${UV_CACHE_DIR:-$scratch/uv} UV_LINK_MODE=${UV_LINK_MODE:-hardlink} VIRTUAL_ENV=$PWD/.venv
 index=$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)
-export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-${index:-https://pypi.org/simple}}}
+index=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$index}}
+if [ -n "$index" ]; then export UV_DEFAULT_INDEX=$index; fi # else uv's own default, which is also pip's
 unset PYTHONPATH PIP_REQUIRE_VIRTUALENV
 
 # uv installs in a minute what takes pip two; its own version and hashes stand in the same lock.

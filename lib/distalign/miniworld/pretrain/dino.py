@@ -49,7 +49,7 @@ def _view(images: Tensor, smallest: float) -> Tensor:
     return x * (1 - grey) + x.mean(1, keepdim=True) * grey + 0.03 * torch.randn_like(x)
 
 
-def train_dino(images: Tensor, steps: int, seed: int, batch: int = 64, rate: float = 5e-4) -> Dinov2Model:
+def train_dino(images: Tensor, steps: int, seed: int, batch: int = 32, rate: float = 5e-4) -> Dinov2Model:
     """Self-distillation (Caron et al. 2021; Oquab et al. 2023) on uint8 pictures; returns the teacher's encoder."""
     torch.manual_seed(seed)
     encoder = build_dino()

@@ -33,16 +33,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of the trainings; the defaults made the shipped weights."""
+    """Sizes of the trainings; the defaults are those of the shipped weights."""
 
     seed: int = 0
     pictures: int = 40_000
-    autoencoder_steps: int = 3_000
+    autoencoder_steps: int = 3_050
     decoder_steps: int = 3_000
-    denoiser_steps: int = 9_000
-    clip_steps: int = 1_500
-    dino_steps: int = 1_500
-    embedder_steps: int = 1_500
+    denoiser_steps: int = 6_000
+    clip_steps: int = 400
+    dino_steps: int = 350
+    embedder_steps: int = 800
     concept_pictures: int = 9_000
     concept_steps: int = 1_200
 
