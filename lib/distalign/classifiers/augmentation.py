@@ -53,7 +53,7 @@ class Augmentation:
     noise_level: float = 0.12
     cover: float = 0.3
     cover_side: float = 0.4
-    reconstruct: float = 0.3
+    reconstruct: float = 0.12
 
 
 class Augmenter:

@@ -25,10 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path, help="folder of the pretraining stages")
     parser.add_argument("root", type=Path, help="resources/miniworld")
+    parser.add_argument("--note", help="what a reader of the manifest should know besides")
     options = parser.parse_args()
     recipe = asdict(Recipe())
     commit = collect("backbone", recipe)["code"]["commit"]
     facts = {"command": "snakemake pretrain", "commit": commit, "recipe": recipe}
+    if options.note:
+        facts["note"] = options.note
     for name in COMPONENTS:
         pack_component(name, options.work / name, options.root, facts)
     settings = Settings()

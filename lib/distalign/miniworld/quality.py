@@ -36,7 +36,7 @@ class Settings:
     """How pictures are sampled; the defaults are the mini preset's evaluation."""
 
     steps: int = 15
-    guidance: float = 3.0
+    guidance: float = 4.5
     micro_batch: int = 64
     padding: str = "max_length"
 
@@ -102,7 +102,7 @@ def measure(root: Path, per_concept: int, settings: Settings) -> dict[str, float
     """Quality and bias of the diffusion model in `root` on test occupations, by the evaluation classifier there."""
     pipeline = load_pipeline(root / "backbone")
     readers = Readers(
-        Detector(min_face=30, scale=2),
+        Detector(min_face=24, scale=2),
         load_classifier(root / "classifiers/evaluation"),
         load_concept_reader(root / "concept_reader"),
     )

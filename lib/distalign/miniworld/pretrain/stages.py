@@ -38,7 +38,7 @@ class Recipe:
     seed: int = 0
     pictures: int = 40_000
     autoencoder_steps: int = 3_050
-    decoder_steps: int = 3_000
+    decoder_steps: int = 2_300
     denoiser_steps: int = 6_000
     clip_steps: int = 400
     dino_steps: int = 350
