@@ -31,7 +31,7 @@ report: setup ## one file with tables, figures and provenance: report.zip
 	$(SNAKEMAKE) --report report.zip $(ARGS)
 
 test: setup ## the default tests
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-full: setup ## whole runs, with the numbers they must reach (hours)
 	$(PYTEST) -m full $(ARGS)
