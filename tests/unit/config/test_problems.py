@@ -149,7 +149,7 @@ def test_columns_the_evaluation_classifier_does_not_read(raw: dict[str, Any], ro
 def test_problems_of_a_preset_name_its_file(raw: dict[str, Any], own_root: Path) -> None:
     path = own_root / "presets" / "mini.yaml"
     text = path.read_text().replace("rank: 8", "rnk: 8").replace("prompts_per_step: 6", "prompts_per_step: 7")
-    path.write_text(text.replace("bank: {faces: bank_faces}", "bank: {faces: bank_face}"))
+    path.write_text(text.replace("  faces: bank_faces", "  faces: bank_face"))
     with pytest.raises(ConfigError, match=r"presets/mini.yaml: \d problems") as caught:
         load_study(raw, own_root)
     message = str(caught.value)
