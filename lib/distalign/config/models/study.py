@@ -44,8 +44,8 @@ class FigureSpec(Model):
     """A figure, drawn as pdf, svg and png."""
 
     kind: Literal["training_curves", "frequencies", "contact_sheet"] = Field(
-        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per run and "
-        "attribute) or contact_sheet (images of the same noise side by side, with boxes and predicted attributes)."
+        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per class, the "
+        "runs side by side) or contact_sheet (images of the same noise side by side, with boxes and predicted attributes)."
     )
     title: str = Field(description="Caption.")
     runs: list[Name] = Field(min_length=1, description="Runs shown, in order.")
