@@ -1,6 +1,7 @@
 """Finetuning an adapter for fairness: algorithm A.1 of the paper, resumable, in one process or several."""
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -120,6 +121,12 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def learning_rate(spec: Mapping[str, Any], k: int) -> float:
+    """The learning rate of update k (from 0): constant, or on half a cosine that would reach 0 after the last."""
+    decay = (1 + math.cos(math.pi * k / spec["iterations"])) / 2 if "learning_rate_decay" in spec else 1.0
+    return float(spec["learning_rate"]) * decay
+
+
 class Trainer:
     """One run: everything loaded, from the newest checkpoint on."""
 
@@ -197,6 +204,8 @@ class Trainer:
                     "gradient.weights"
                 )
         else:
+            for settings in state.optimizer.param_groups:
+                settings["lr"] = learning_rate(self.spec, k)
             state.optimizer.step()
             state.average.update()
             state.skipped = 0

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from distalign.alignment.distributed import Group, launch
 from distalign.alignment.memory import graph_bytes
-from distalign.alignment.trainer import FinetunePaths, Judges, finetune
+from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learning_rate
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.errors import UserError
 from distalign.store.files import atomic_write_json
@@ -136,6 +136,20 @@ def test_other_settings_start_anew(
     finetune(tiny_spec(), paths, 1, tiny_judges)
     assert "learning_rate" in caplog.text
     assert weights(paths) == weights(whole)
+
+
+def test_a_decaying_learning_rate(tiny_backbone: Path, tmp_path: Path) -> None:
+    decaying = {"learning_rate": 0.5, "learning_rate_decay": "cosine", "iterations": 4}
+    assert [learning_rate(decaying, k) for k in range(4)] == pytest.approx([0.5, 0.4267767, 0.25, 0.0732233])
+    assert learning_rate({"learning_rate": 0.5, "iterations": 4}, 3) == 0.5
+    updated = []
+    for name, decay in (("constant", {}), ("cosine", {"learning_rate_decay": "cosine"})):
+        for iterations in (1, 2):
+            paths = tiny_paths(tiny_backbone, tmp_path / f"{name}{iterations}")
+            finetune(tiny_spec(iterations=iterations, **decay), paths, 1, tiny_judges)
+            updated.append(weights(paths))
+    assert updated[0] == updated[2]  # the first update is at the full rate
+    assert updated[1] != updated[3]
 
 
 @pytest.mark.parametrize(

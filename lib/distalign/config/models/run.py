@@ -94,7 +94,10 @@ class RunSettings(Model):
         min_length=1, description="Numbers of sampler steps in training; each iteration draws one uniformly."
     )
     guidance: Positive = Field(description="Classifier-free guidance scale in training.")
-    learning_rate: Positive = Field(description="Learning rate of AdamW, constant.")
+    learning_rate: Positive = Field(description="Learning rate of AdamW; its first value where it decays.")
+    learning_rate_decay: Literal["cosine"] | None = Field(
+        None, description="cosine: half a cosine from learning_rate to 0 over the iterations; unset: constant (paper)."
+    )
     weight_decay: NonNegative = Field(description="Weight decay of AdamW.")
     ema_decay: Share = Field(description="Decay of the moving average of the adapter, which is what is saved.")
     confidence: Share = Field(
