@@ -22,7 +22,7 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     jobs = planned(project, "--config", f"preset={preset}")
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
-    assert jobs["render_table"] == 2
+    assert jobs["render_table"] == 3
 
 
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:

@@ -30,7 +30,7 @@ def test_everything_is_made_once(project: Path) -> None:
 
 def test_tables_come_in_every_format(project: Path) -> None:
     tables = project / "results/smoke/tables"
-    for table in ("comparison", "headline"):
+    for table in ("comparison", "headline", "headline_readers"):
         for suffix in ("parquet", "csv", "md", "tex", "html", "txt"):
             assert (tables / f"{table}.{suffix}").stat().st_size > 0
     text = (tables / "comparison.md").read_text()

@@ -9,3 +9,4 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "race": ("wmelh", "asian", "black", "indian"),
     "age": ("young", "old"),
 }
+READER = "reader"  # the independent reader's name among the classifiers

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Run
 from distalign.config.fingerprint import fingerprint
 from distalign.config.methods import METHODS, UNCHANGED
@@ -109,12 +109,20 @@ def check_evaluations(
 def check_tables(
     config: Config, evaluations: Mapping[str, EvaluationSettings], preset: Preset, file: str, problems: Problems
 ) -> None:
-    """Note unknown evaluations and metrics of tables, and attributes their classifier does not read."""
+    """Note unknown evaluations, metrics and classifiers of tables, and attributes their classifier does not read."""
+    readers = [*preset.classifiers, *([READER] if preset.reader else [])]
     for name, table in config.tables.items():
         at: Path = ("tables", name)
         for index, column in enumerate(table.columns):
             if column not in metric_names():
                 problems.unknown(file, (*at, "columns", index), "no metric of this name", column, metric_names())
+        columns = [(index, attributes_of(column)) for index, column in enumerate(table.columns)]
+        for index, row in enumerate(table.rows):
+            if row.classifier in readers:
+                _unread(columns, (*at, "columns"), table.columns, row.classifier, preset, file, problems)
+            elif row.classifier is not None:
+                path = (*at, "rows", index, "classifier")
+                problems.unknown(file, path, "no classifier of this name", row.classifier, readers)
         used = {(*at, "evaluation"): table.evaluation}
         rows = enumerate(table.rows)
         used |= {(*at, "rows", index, "evaluation"): row.evaluation for index, row in rows if row.evaluation}
@@ -122,24 +130,24 @@ def check_tables(
             if evaluation not in config.evaluations:
                 problems.unknown(file, path, "no evaluation of this name", evaluation, config.evaluations)
             elif evaluation in evaluations:
-                columns = [(index, attributes_of(column)) for index, column in enumerate(table.columns)]
-                _unread(columns, (*at, "columns"), table.columns, evaluations[evaluation], preset, file, problems)
+                judge = evaluations[evaluation].classifier
+                _unread(columns, (*at, "columns"), table.columns, judge, preset, file, problems)
 
 
 def _unread(
     asked: Sequence[tuple[int, Sequence[str]]],
     at: Path,
     values: Sequence[str],
-    evaluation: EvaluationSettings,
+    judge: str,
     preset: Preset,
     file: str,
     problems: Problems,
 ) -> None:
-    classifier = preset.classifiers.get(evaluation.classifier)
+    classifier = preset.classifiers.get(judge)
     for index, attributes in asked:
         for attribute in attributes:
             if classifier is not None and attribute in ATTRIBUTES and attribute not in classifier.labels:
-                message = f"classifier '{evaluation.classifier}' does not read {attribute}"
+                message = f"classifier '{judge}' does not read {attribute}"
                 problems.add(file, (*at, index), message, values[index])
 
 
@@ -168,8 +176,8 @@ def check_figures(
             problems.unknown(file, path, "no evaluation of this name", figure.evaluation, config.evaluations)
         elif figure.evaluation in evaluations:
             asked = [(index, [attribute]) for index, attribute in enumerate(figure.attributes)]
-            evaluation = evaluations[figure.evaluation]
-            _unread(asked, (*at, "attributes"), figure.attributes, evaluation, preset, file, problems)
+            judge = evaluations[figure.evaluation].classifier
+            _unread(asked, (*at, "attributes"), figure.attributes, judge, preset, file, problems)
 
 
 def _value(settings: RunSettings, path: Path) -> Any:

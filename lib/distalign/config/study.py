@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distalign.config import checks
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
@@ -19,7 +19,6 @@ from distalign.config.specs import drop_none, run_meaning
 from distalign.config.tables import Table, TableResolution
 
 CONFIG_FILE = "config.yaml"
-READER = "reader"  # the independent reader's name among the classifiers
 
 
 @dataclass(frozen=True)
@@ -141,14 +140,14 @@ class Study:
         return read | ({READER: list(ATTRIBUTES)} if self.preset.reader else {})
 
     def table_spec(self, table: str) -> dict[str, Any]:
-        """A table with its rows: labels, runs, seeds, classifier bias is reported by, the paper's numbers."""
+        """A table with its rows: labels, runs, seeds, the classifier bias is read by, the paper's numbers."""
         spec = self.tables[table]
         rows = [
             {
                 "run": row.run,
                 "seeds": self.seeds(row.run),
                 "evaluation": row.evaluation,
-                "classifier": self.evaluations[row.evaluation].classifier,
+                "classifier": row.classifier or self.evaluations[row.evaluation].classifier,
                 "label": row.label,
                 "group": row.group,
                 "paper": {metric: dict(numbers) for metric, numbers in row.paper.items()},

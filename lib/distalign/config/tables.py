@@ -15,12 +15,13 @@ Numbers = Mapping[str, Mapping[str, float]]  # metric -> mean, and std where the
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table. `paper`: the paper's numbers for it."""
+    """A row of a table. `classifier`: who reads it, if not the evaluation's; `paper`: the paper's numbers for it."""
 
     run: str
     label: str
     evaluation: str
     group: str | None
+    classifier: str | None
     paper: Numbers
 
 
@@ -65,7 +66,7 @@ class TableResolution:
         if run is None:
             return None
         paper = self.numbers.get(row.paper, {}) if row.paper else {}
-        return TableRow(run, row.label or run, row.evaluation or evaluation, row.group, paper)
+        return TableRow(run, row.label or run, row.evaluation or evaluation, row.group, row.classifier, paper)
 
     def _named(self, name: str, at: Path) -> str | None:
         if name not in self.expansion.names:

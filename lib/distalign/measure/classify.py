@@ -15,7 +15,7 @@ from distalign.alignment.reading import class_probabilities
 from distalign.classifiers import Classifier, load_classifier
 from distalign.classifiers.concepts import ConceptReader, load_concept_reader
 from distalign.classifiers.reader import Reader
-from distalign.config.study import READER
+from distalign.config.attributes import READER
 from distalign.encoders import ClipEncoder, DinoEncoder
 from distalign.errors import UserError
 from distalign.faces.bank import load_bank

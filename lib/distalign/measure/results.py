@@ -67,19 +67,6 @@ def collect_results(
     return pa.concat_tables([run_results(read_table(a, BIAS), read_table(b, schema)) for a, b in pairs])
 
 
-def reader_gaps(results: pa.Table) -> dict[tuple[str, str, int, str, str], dict[str, float]]:
-    """The run's bias as each classifier reads it, by (preset, run, seed, evaluation, metric).
-
-    Classifiers that agree are the evidence that finetuning changed the faces and not just fooled one classifier.
-    """
-    gaps: dict[tuple[str, str, int, str, str], dict[str, float]] = {}
-    for row in results.to_pylist():
-        if row["prompt_id"] is None and row["metric"].startswith("bias/") and row["value"] is not None:
-            about = (row["preset"], row["run"], row["seed"], row["evaluation"], row["metric"])
-            gaps.setdefault(about, {})[row["classifier"]] = row["value"]
-    return gaps
-
-
 def _attribute_measurements(rows: list[dict[str, Any]]) -> Iterator[Measurement]:
     """bias, floor and distance of each classifier and attribute; class frequencies of single attributes."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -37,6 +37,7 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
         {"run": {"from": "ours_gender", "rnk": 8}},
         {"label": "nothing"},
         {"run": "orginal", "paper": "x"},
+        {"run": "original", "classifier": "raeder"},
     ]
     raw["figures"]["frequencies"]["runs"] = ["ours_genderrace"]
     raw["figures"]["contact_sheet"] |= {"evaluation": None, "kind": "contact_shet"}
@@ -57,6 +58,7 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
         "runs.reads.classifier": "no classifier of this name; did you mean 'loss'?",
         "tables.comparison.evaluation": "no evaluation of this name; did you mean 'occupations'?",
         "tables.comparison.columns[6]": "no metric of this name; did you mean 'bias/gender'?",
+        "tables.comparison.rows[7].classifier": "no classifier of this name; did you mean 'reader'?",
         "tables.comparison.rows[4].run.rnk": "unknown key; did you mean 'rank'?",
         "tables.comparison.rows[5].run": "this key is missing",
         "tables.comparison.rows[6].run": "no run of this name; did you mean 'original'?",
@@ -142,6 +144,12 @@ def test_an_attribute_the_classifier_does_not_read(raw: dict[str, Any], root: Pa
 
 def test_columns_the_evaluation_classifier_does_not_read(raw: dict[str, Any], root: Path) -> None:
     raw["evaluations"]["occupations"]["classifier"] = "loss_celeba"
+    found = listed({**raw, "preset": "sd15"}, root)
+    assert found["tables.comparison.columns[1]"] == "classifier 'loss_celeba' does not read race"
+
+
+def test_columns_the_classifier_of_a_row_does_not_read(raw: dict[str, Any], root: Path) -> None:
+    raw["tables"]["comparison"]["rows"].append({"run": "original", "classifier": "loss_celeba"})
     found = listed({**raw, "preset": "sd15"}, root)
     assert found["tables.comparison.columns[1]"] == "classifier 'loss_celeba' does not read race"
 

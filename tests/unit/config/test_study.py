@@ -163,6 +163,8 @@ def test_tables_and_figures_are_complete(raw: dict[str, Any], root: Path) -> Non
     row = study.table_spec("comparison")["rows"][1]
     assert (row["run"], row["classifier"], row["seeds"]) == ("ours_gender", "evaluation", [0])
     assert row["paper"]["bias/gender"] == {"mean": 0.23, "std": 0.16}
+    readers = [row["classifier"] for row in study.table_spec("headline_readers")["rows"]]
+    assert readers == ["evaluation"] * 3 + ["loss"] * 3 + ["reader"] * 3
     assert study.figure_spec("frequencies")["attributes"] == ["gender", "race"]
     assert list(study.bias_spec("ours_gender")["read"]) == ["loss", "evaluation", "reader"]
 

@@ -22,6 +22,11 @@ class Row(Model):
     label: str | None = Field(None, description="What the row is called; unset: as the run.")
     group: str | None = Field(None, description="Rows of one group stand together under this heading.")
     evaluation: Name | None = Field(None, description="Evaluation of this row, instead of the table's.")
+    classifier: Name | None = Field(
+        None,
+        description="Who reads bias and frequencies in this row, instead of the evaluation's classifier: another of the "
+        "preset's classifiers, or `reader`.",
+    )
     paper: str | None = Field(
         None, description="The paper's numbers for this row: table/row of resources/paper_numbers.yaml."
     )
