@@ -81,6 +81,7 @@ def test_a_run_leaves_what_it_should(whole: FinetunePaths, tiny_backbone: Path) 
     assert "target_distance/race" in set(validation["metric"])
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, number: signal.Signals
@@ -97,6 +98,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
     assert log_without_times(paths) == log_without_times(whole)
 
 
+@pytest.mark.faults
 def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_nothing_there(tmp_path):
     assert load_checkpoint(tmp_path / "none", fingerprint(SPEC)) is None
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["safetensors", "json"])
 def test_torn_newest_falls_back(tmp_path, kind, caplog):
     save(tmp_path, 0)
@@ -72,6 +73,7 @@ def test_torn_newest_falls_back(tmp_path, kind, caplog):
     assert "checkpoint-000001.json is incomplete or damaged" in caplog.text
 
 
+@pytest.mark.faults
 def test_saving_after_a_torn_one_goes_on(tmp_path):
     save(tmp_path, 0)
     torn = save(tmp_path, 1)

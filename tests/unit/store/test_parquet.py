@@ -181,6 +181,7 @@ def test_provenance_travels_in_the_file(tmp_path):
     assert read_provenance(path) == {}
 
 
+@pytest.mark.faults
 def test_cut_anywhere_is_refused_clearly(tmp_path):
     path = tmp_path / "a.parquet"
     write_table(path, LOG, TRAIN_LOG, {})
@@ -191,6 +192,7 @@ def test_cut_anywhere_is_refused_clearly(tmp_path):
             read_table(path, TRAIN_LOG)
 
 
+@pytest.mark.faults
 def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
     """Page checksums: damage is told, or it is in a spot nobody reads; never other numbers."""
     path = tmp_path / "a.parquet"
@@ -267,6 +269,7 @@ def tiny_disk(place, size="64k"):
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.faults
 def test_disk_really_full(tmp_path, recwarn):
     noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     _, rows = images(1)
@@ -283,6 +286,7 @@ def test_disk_really_full(tmp_path, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.faults
 def test_disk_full_at_any_write(tmp_path, monkeypatch):
     """The same without a mount: the n-th write to the file fails, for every n."""
     from distalign.store import files

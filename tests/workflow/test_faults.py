@@ -1,0 +1,62 @@
+"""The whole workflow, stopped again and again: it goes on by the same command and ends with the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.workflow import copy_project, planned, snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.faults, pytest.mark.full, pytest.mark.timeout(3600)]
+SMOKE = ("--config", "preset=smoke")
+
+
+def tables(project: Path) -> dict[str, bytes]:
+    """Every table in every format."""
+    return {path.name: path.read_bytes() for path in sorted((project / "results/smoke/tables").iterdir())}
+
+
+def jobs_of(process: int) -> list[int]:
+    """Processes below a process that run a script of the workflow, oldest first."""
+    listed = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    return [int(pid) for pid, group, command in rows if int(group) == process and ".snakemake/scripts" in command]
+
+
+@pytest.mark.parametrize("victim", ["workflow", "job"])
+def test_stopped_again_and_again(tmp_path: Path, victim: str) -> None:
+    undisturbed = copy_project(tmp_path / "undisturbed" / "distalign")
+    result = snakemake(undisturbed, *SMOKE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    project = copy_project(tmp_path / "disturbed" / "distalign")
+    moments = random.Random(0)
+    hits = 0
+    for _ in range(8):
+        command = [sys.executable, "-m", "snakemake", "--cores", "all", *SMOKE]
+        environment = {**os.environ, "PYTHONPATH": str(project / "lib")}
+        with (
+            (project / "log.txt").open("w") as log,
+            subprocess.Popen(
+                command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+            ) as process,
+        ):
+            time.sleep(moments.uniform(8, 30))
+            if process.poll() is None:
+                hits += 1
+                if victim == "workflow":
+                    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+                else:
+                    for job in jobs_of(process.pid)[:1]:
+                        os.kill(job, signal.SIGKILL)
+            process.wait()
+    assert hits >= 3
+    result = snakemake(project, *SMOKE)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert planned(project, *SMOKE) == {}
+    assert tables(project) == tables(undisturbed)
+    assert not [path for path in (project / "results").rglob("*.tmp")]
