@@ -59,4 +59,4 @@ def test_stopped_again_and_again(tmp_path: Path, victim: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert planned(project, *SMOKE) == {}
     assert tables(project) == tables(undisturbed)
-    assert not [path for path in (project / "results").rglob("*.tmp")]
+    assert not list((project / "results").rglob("*.tmp"))
