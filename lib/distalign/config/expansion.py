@@ -13,7 +13,6 @@ from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, Preset, RunSettings
 from distalign.config.problems import Path, Problems
 
-REPLACED = frozenset({"align"})  # an inherited distribution would mix with the new one
 LONGEST_NAME = 90
 
 
@@ -62,8 +61,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merge(result[key], value) if both and key not in REPLACED else value
+        result[key] = merge(result[key], value) if both and not _replaces(key, value) else value
     return result
+
+
+def _replaces(key: str, value: Mapping[str, Any]) -> bool:
+    """Whether nothing is inherited: a distribution would mix with the new one, an estimator's options are its own."""
+    return key == "align" or (key == "gradient" and "weights" in value)
 
 
 class Expansion:

@@ -1,0 +1,103 @@
+"""A real SLURM on this machine: one node, two pretended GPUs, everything in one folder and gone at the end.
+
+Needs root and Debian's packages: apt-get install --no-install-recommends slurmctld slurmd slurm-client
+slurm-wlm-basic-plugins munge. Nothing below /etc is touched; SLURM_CONF says where the configuration is.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol")
+GPUS = 2
+CONFIGURATION = """\
+ClusterName=distalign
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=2,bf_interval=2
+GresTypes=gpu
+AccountingStorageType=accounting_storage/none
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmdSpoolDir={folder}/spool
+StateSaveLocation={folder}/state
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmctldPort=16817
+SlurmdPort=16818
+ReturnToService=2
+MinJobAge=600
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> list[str]:
+    """What stands in the way of a SLURM here."""
+    absent = [name for name in PROGRAMS if shutil.which(name, path=_search()) is None]
+    return absent if os.geteuid() == 0 else ["root", *absent]
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """A running cluster, as the environment its clients need."""
+    folder.mkdir(parents=True)
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": _search()}
+    _configure(folder)
+    try:
+        _start(folder, environment)
+        yield environment
+    finally:
+        for name in ("slurmd", "slurmctld", "munged"):
+            pid = folder / f"{name}.pid"
+            if pid.exists():
+                subprocess.run(["kill", pid.read_text().strip()], check=False)
+
+
+def _search() -> str:
+    return f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def _configure(folder: Path) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 * 9 // 10
+    host = socket.gethostname().partition(".")[0]
+    text = CONFIGURATION.format(folder=folder, host=host, cpus=os.cpu_count(), memory=memory, gpus=GPUS)
+    (folder / "slurm.conf").write_text(text)
+    for number in range(GPUS):  # SLURM counts GPUs by their device files; any file will do
+        (folder / f"gpu{number}").touch()
+    (folder / "gres.conf").write_text("".join(f"Name=gpu File={folder}/gpu{n}\n" for n in range(GPUS)))
+    constrain = ("Cores", "Devices", "RAMSpace")
+    (folder / "cgroup.conf").write_text("".join(f"Constrain{what}=no\n" for what in constrain))
+    for name in ("spool", "state"):
+        (folder / name).mkdir()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o400)
+
+
+def _start(folder: Path, environment: dict[str, str]) -> None:
+    places = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+    options = [f"--{name}={folder / file}" for name, file in (places | {"seed-file": "munge.seed"}).items()]
+    for command in (["munged", "--force", *options], ["slurmctld"], ["slurmd"]):
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+    for _ in range(60):
+        command = ["timeout", "2", "sinfo", "-h", "-o", "%T"]
+        state = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+        if state.startswith("idle"):
+            return
+        time.sleep(0.5)
+    logs = "\n".join((folder / f"{name}.log").read_text()[-2000:] for name in ("slurmctld", "slurmd"))
+    raise RuntimeError(f"SLURM did not start\n{logs}")
