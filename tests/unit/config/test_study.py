@@ -47,7 +47,7 @@ def test_a_run_overrides_parts_of_mappings(raw: dict[str, Any], root: Path) -> N
 def test_another_estimator_inherits_no_options(raw: dict[str, Any], root: Path) -> None:
     raw["runs"] |= {
         "damped": {"from": "ours_gender", "gradient": {"weights": "exact", "damping": 0.4}},
-        "equal": {"from": "damped", "gradient": {"weights": "adjusted"}},
+        "equal": {"from": "damped", "rank": 5, "gradient": {"weights": "adjusted"}},
         "kept": {"from": "damped", "rank": 3, "gradient": {"keep_graph": True}},
     }
     runs = load_study(raw, root).runs

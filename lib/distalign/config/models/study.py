@@ -24,8 +24,8 @@ class Row(Model):
     evaluation: Name | None = Field(None, description="Evaluation of this row, instead of the table's.")
     classifier: Name | None = Field(
         None,
-        description="Who reads bias and frequencies in this row, instead of the evaluation's classifier: another of the "
-        "preset's classifiers, or `reader`.",
+        description="Who reads bias and frequencies in this row, instead of the evaluation's classifier: another of "
+        "the preset's classifiers, or `reader`.",
     )
     paper: str | None = Field(
         None, description="The paper's numbers for this row: table/row of resources/paper_numbers.yaml."
@@ -49,8 +49,9 @@ class FigureSpec(Model):
     """A figure, drawn as pdf, svg and png."""
 
     kind: Literal["training_curves", "frequencies", "contact_sheet"] = Field(
-        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per class, the "
-        "runs side by side) or contact_sheet (images of the same noise side by side, with boxes and predicted attributes)."
+        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per class, "
+        "the runs side by side) or contact_sheet (images of the same noise side by side, with boxes and predicted "
+        "attributes)."
     )
     title: str = Field(description="Caption.")
     runs: list[Name] = Field(min_length=1, description="Runs shown, in order.")
