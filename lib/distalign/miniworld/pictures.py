@@ -1,4 +1,4 @@
-"""Captioned pictures for pretraining: what the mini world's diffusion model and CLIP learn from."""
+"""Captioned pictures for pretraining: what the mini world's diffusion model and its encoders learn from."""
 
 import json
 from dataclasses import dataclass
@@ -35,17 +35,22 @@ class Pictures:
         return len(self.captions)
 
 
-def draw_pictures(n: int, seed: int, explicit: float = 0.42, anyone: float = 0.2, size: int = 64) -> Pictures:
-    """Draw `n` captioned pictures; the same seed gives the same pictures."""
+def draw_pictures(
+    n: int, seed: int, explicit: float = 0.42, anyone: float = 0.2, size: int = 64, skewed: bool = True
+) -> Pictures:
+    """Draw `n` captioned pictures; the same seed gives the same pictures.
+
+    Attributes a caption leaves open follow the skew of its concept, or are uniform if not `skewed`.
+    """
     rng = np.random.default_rng(seed)
     by_kind = {kind: [c for c in concepts().values() if c.kind == kind] for kind in _KIND_SHARES}
     kinds = rng.choice(list(_KIND_SHARES), size=n, p=list(_KIND_SHARES.values()))
     chosen = [by_kind[k][rng.integers(len(by_kind[k]))] for k in kinds]
     drafts, forced = plan_captions(chosen, explicit, anyone, rng)
-    skewed, balanced = draw_labels(chosen, rng), balanced_labels(n, rng)
-    nobody = np.array([d.concept is None for d in drafts])
+    typical, balanced = draw_labels(chosen, rng), balanced_labels(n, rng)
+    uniform = np.array([d.concept is None or not skewed for d in drafts])
     labels = {
-        a: np.where(forced[a] >= 0, forced[a], np.where(nobody, balanced[i], skewed[i]))
+        a: np.where(forced[a] >= 0, forced[a], np.where(uniform, balanced[i], typical[i]))
         for i, a in enumerate(ATTRIBUTES)
     }
     styles = np.where(rng.random(n) < _PLAIN, 0, rng.integers(1, len(STYLES), size=n))

@@ -40,6 +40,7 @@ class Recipe:
     autoencoder_steps: int = 3_050
     decoder_steps: int = 2_300
     denoiser_steps: int = 6_000
+    clip_pictures: int = 16_000
     clip_steps: int = 400
     dino_steps: int = 350
     embedder_steps: int = 800
@@ -76,8 +77,8 @@ def make_backbone(work: Path, recipe: Recipe) -> None:
 
 
 def make_clip(work: Path, recipe: Recipe) -> None:
-    """Train CLIP on pictures and captions."""
-    pictures, tokenizer = load_pictures(work / "pictures"), _tokenizer(work)
+    """Train CLIP on pictures and captions of its own, without the skew: what measures may not prefer the typical."""
+    pictures, tokenizer = draw_pictures(recipe.clip_pictures, recipe.seed + 31, skewed=False), _tokenizer(work)
     model = train_clip(pictures.images, pictures.captions, tokenizer, recipe.clip_steps, recipe.seed)
     save_clip(work / "clip", model, clip_config(tokenizer), PREPROCESS, tokenizer)
 
