@@ -19,7 +19,7 @@ from distalign.miniworld.pretrain.stages import STAGES, Recipe
 from distalign.miniworld.pretrain.tokenizer import MAX_LENGTH, train_tokenizer
 
 RECIPE = Recipe(
-    pictures=160, autoencoder_steps=3, decoder_steps=2, denoiser_steps=2, clip_steps=2, dino_steps=2,
+    pictures=160, autoencoder_steps=3, decoder_steps=2, denoiser_steps=2, clip_pictures=140, clip_steps=2, dino_steps=2,
     embedder_steps=2, concept_pictures=120, concept_steps=2,
 )  # fmt: skip
 PROMPT = "a photo of the face of an old asian female harbor engineer, a person"
