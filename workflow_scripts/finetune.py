@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from distalign.alignment.distributed import launch
+from distalign.alignment.launch import launch
 from distalign.alignment.trainer import FinetunePaths
 from distalign.workflow import job
 

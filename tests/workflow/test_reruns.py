@@ -121,6 +121,12 @@ def test_stage_version_reruns_the_stage_and_what_follows(study: Path) -> None:
     assert planned(study) == {"classify_images": 2, "compute_bias": 2} | AGAIN
 
 
+def test_comment_in_a_script_reruns_nothing(study: Path) -> None:
+    with (study / "workflow_scripts/finetune.py").open("a") as script:
+        script.write("# a comment\n")
+    assert planned(study) == {}
+
+
 def test_library_edit_alone_reruns_nothing(study: Path) -> None:
     with (study / "lib/distalign/measure/bias.py").open("a") as module:
         module.write("# a comment\n")

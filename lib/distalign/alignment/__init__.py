@@ -1,6 +1,6 @@
 """The paper: targets by optimal transport, the losses, adjusted direct finetuning, the training loop."""
 
-from distalign.alignment.distributed import launch
+from distalign.alignment.launch import launch
 from distalign.alignment.originals import compute_originals
 from distalign.alignment.reading import WorldPaths
 from distalign.alignment.trainer import FinetunePaths, finetune

@@ -1,4 +1,4 @@
-"""One of several finetuning processes; torchrun starts it with the file `distributed.launch` wrote."""
+"""One of several finetuning processes; torchrun starts it with the file `launch` wrote."""
 
 import json
 import logging

@@ -1,7 +1,8 @@
 """Stage versions, and the check that they follow the code.
 
-Snakemake reruns a job when its parameters change, but does not see edits in this library. So each stage's version is
-a parameter of its rule: raise it whenever the stage's output changes, and everything behind it is made again.
+Snakemake reruns a job when its parameters change, but does not see edits in this library, and of a script it sees a
+comment as well as a change. So each stage's version is a parameter of its rule: raise it whenever the stage's output
+changes, and everything behind it is made again.
 `tests/data/stage_hashes.json` remembers each stage's code; a test fails when the code changed and the version did not.
 After a change that leaves outputs as they were (a rename, a message): `python -m distalign.store.stages --update`.
 """
@@ -56,21 +57,38 @@ MODULES: dict[str, tuple[str, ...]] = {
     "figures": ("present/*.py",),
 }  # fmt: skip
 
+# The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).
+SCRIPTS: dict[str, tuple[str, ...]] = {
+    "faces": ("make_faces", "build_bank"),
+    "backbone": ("fetch_weights",),
+    "classifiers": ("train_classifier", "fetch_classifier"),
+    "originals": ("compute_originals",),
+    "finetune": ("finetune",),
+    "generate": ("generate_images",),
+    "classify": ("classify_images",),
+    "bias": ("compute_bias",),
+    "results": ("aggregate_results",),
+    "tables": ("render_table",),
+    "figures": ("plot_figure",),
+}
+
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGE = Path(__file__).resolve().parents[1]
-RECORD = PACKAGE.parents[1] / "tests" / "data" / "stage_hashes.json"
+ROOT = PACKAGE.parents[1]
+RECORD = ROOT / "tests" / "data" / "stage_hashes.json"
 
 
 def stage_files(stage: str) -> list[Path]:
-    """The modules of a stage, sorted."""
-    return sorted({file for pattern in MODULES[stage] for file in PACKAGE.glob(pattern)})
+    """The modules of a stage, sorted, then its scripts."""
+    modules = sorted({file for pattern in MODULES[stage] for file in PACKAGE.glob(pattern)})
+    return modules + [ROOT / "workflow_scripts" / f"{name}.py" for name in SCRIPTS[stage]]
 
 
 def stage_hash(stage: str) -> str:
     """Hash a stage's code without comments, docstrings and layout: 16 hex digits."""
     digest = hashlib.sha256()
     for file in stage_files(stage):
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{code_of(file.read_text(encoding='utf-8'))}\n".encode())
+        digest.update(f"{file.relative_to(ROOT).as_posix()}\0{code_of(file.read_text(encoding='utf-8'))}\n".encode())
     return digest.hexdigest()[:16]
 
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distalign.alignment.distributed import Group, launch
+from distalign.alignment.distributed import Group
+from distalign.alignment.launch import launch
 from distalign.alignment.memory import graph_bytes
 from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learning_rate
 from distalign.diffusion.pipeline import load_pipeline

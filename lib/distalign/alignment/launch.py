@@ -1,0 +1,45 @@
+"""Start a finetuning: in this process, or in several that make one update under torchrun."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distalign.alignment.distributed import Group
+from distalign.alignment.trainer import finetune
+from distalign.errors import UserError
+
+WORKER = "distalign.alignment.worker"
+
+
+def launch(processes: int, spec: Mapping[str, Any], paths: Any, threads: int, worker: str = WORKER) -> None:
+    """Finetune in `processes` processes, here if it is one, else under torchrun; `paths` are `FinetunePaths`.
+
+    `worker` is the module each process runs.
+
+    Raises:
+        UserError: a process stopped on an error, which stands in the log above it.
+        SystemExit: the run was interrupted; the status is the signal's.
+    """
+    if processes == 1:
+        finetune(spec, paths, threads)
+        return
+    Group(0, processes).share(spec["images_per_step"])  # refuse before starting anything
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder) / "work.json"
+        names = {name: str(path) for name, path in vars(paths).items()}
+        work.write_text(json.dumps({"spec": spec, "paths": names, "threads": max(1, threads // processes)}))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command += ["-m", worker, str(work)]
+        with subprocess.Popen(command) as runner:
+            try:
+                status = runner.wait()
+            except BaseException:  # a signal here: torchrun passes it on, and the workers save
+                runner.terminate()
+                runner.wait()
+                raise
+    if status:
+        raise UserError(f"finetuning in {processes} processes stopped with status {status}; see the messages above")
