@@ -64,5 +64,5 @@ def test_images_stay_good(numbers: Numbers, run: str, metric: str, within: float
 
 
 def test_the_original_is_biased(numbers: Numbers) -> None:
-    assert numbers["original", "evaluation", "bias/gender"] >= 0.55
+    assert numbers["original", "evaluation", "bias/gender"] >= 0.5
     assert numbers["original", "evaluation", "bias/race"] >= 0.33
