@@ -88,9 +88,9 @@ rule build_bank:
         "results/{preset}/benchmarks/build_bank.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
-        gpu=1,
+        gpu=STUDY.preset.job.gpu,
         mem_mb=8000,
         runtime=120,
     params:

@@ -27,9 +27,9 @@ rule classify_images:
         "results/{preset}/benchmarks/classify_images/{run}/{seed}/{evaluation}.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
-        gpu=1,
+        gpu=STUDY.preset.job.gpu,
         mem_mb=16000,
         runtime=240,
     params:

@@ -10,7 +10,7 @@ rule make_faces:
         "results/{preset}/benchmarks/make_faces/{dataset}.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
         mem_mb=8000,
         runtime=120,

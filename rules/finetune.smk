@@ -17,9 +17,9 @@ rule compute_originals:
         "results/{preset}/benchmarks/compute_originals/{plan}.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
-        gpu=1,
+        gpu=STUDY.preset.job.gpu,
         mem_mb=32000,
         runtime=1440,
     params:
@@ -53,9 +53,9 @@ rule finetune:
         "results/{preset}/benchmarks/finetune/{run}/{seed}.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
-        gpu=1,
+        gpu=STUDY.preset.job.gpu,
         mem_mb=32000,
         runtime=2880,
     params:

@@ -14,9 +14,9 @@ rule generate_images:
         "results/{preset}/benchmarks/generate_images/{run}/{seed}/{evaluation}.tsv"
     conda:
         "../envs/distalign.yaml"
-    threads: 8
+    threads: STUDY.preset.job.threads
     resources:
-        gpu=1,
+        gpu=STUDY.preset.job.gpu,
         mem_mb=16000,
         runtime=480,
     params:

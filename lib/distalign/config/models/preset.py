@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from distalign.config.attributes import ATTRIBUTES
@@ -138,6 +138,15 @@ class MicroBatch(Model):
     gradient: Count = Field(description="In forward and backward passes.")
 
 
+class Job(Model):
+    """What one torch job asks of the machine or the cluster."""
+
+    threads: Count = Field(8, description="CPU threads; at most as many as Snakemake may use.")
+    gpu: NonNegativeInt = Field(
+        1, description="GPUs of a job that renders or looks at images. 0: none, as many jobs side by side as fit."
+    )
+
+
 class EvaluationSettings(Model):
     """What is generated and how it is judged."""
 
@@ -189,6 +198,7 @@ class Preset(Model):
         None, description="Says whether the occupation is readable; unset: not asked."
     )
     micro_batch: MicroBatch = Field(description="Images in flight at once.")
+    job: Job = Field(default_factory=Job, description="CPU threads and GPUs of a job; changes no meaning.")
     defaults: RunDefaults = Field(description="Settings of every run that does not say otherwise.")
     by_attributes: dict[AttributeSet, RunDefaults] = Field(
         default_factory=dict,
