@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "sinfo", "scontrol")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol")
 GPUS = 2
 CONFIGURATION = """\
 ClusterName=distalign
@@ -56,7 +56,8 @@ def missing() -> list[str]:
 def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """A running cluster, as the environment its clients need."""
     folder.mkdir(parents=True)
-    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": _search()}
+    path = f"{folder / 'bin'}:{_search()}"
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
     _configure(folder)
     try:
         _start(folder, environment)
@@ -84,6 +85,11 @@ def _configure(folder: Path) -> None:
     (folder / "cgroup.conf").write_text("".join(f"Constrain{what}=no\n" for what in constrain))
     for name in ("spool", "state"):
         (folder / name).mkdir()
+    # Snakemake's step executor takes every SLURM_* variable away, SLURM_CONF too.
+    (folder / "bin").mkdir()
+    step = folder / "bin/srun"
+    step.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=_search())} "$@"\n')
+    step.chmod(0o755)
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
 
