@@ -21,7 +21,7 @@ class Iteration:
 
     Attributes:
         slot: the iteration, counted within the noise period.
-        prompts: (P,), the same one twice where two passes over the prompt set meet.
+        prompts: (P,), the same one twice where two passes over a group meet.
         steps: number of sampler steps.
         prompt_index: (N,), which prompt an image shows.
         index: (N,), which image of its prompt it is, counted over all visits of the prompt.
@@ -38,9 +38,13 @@ class Iteration:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The iterations of a plan. Prompts are visited in a new random order each time all have been."""
+    """The iterations of a plan.
 
-    prompts: tuple[Prompt, ...]
+    The groups of prompts take turns, so that none is drowned by a larger one. Within a group, prompts are visited in a
+    new random order each time all have been.
+    """
+
+    groups: tuple[tuple[Prompt, ...], ...]
     seed: int
     images: int  # N, over all prompts of an iteration
     prompts_per_step: int
@@ -60,7 +64,9 @@ class TrainingPlan:
                 f"images_per_step: {images} images cannot be divided evenly among prompts_per_step = {per_step}; "
                 f"take {images - images % per_step} or {images + per_step - images % per_step} images"
             )
-        return cls(tuple(prompts), spec["seed"], images, per_step, tuple(spec["sampler_steps"]), spec["iterations"])
+        names = dict.fromkeys(prompt.group for prompt in prompts)
+        groups = tuple(tuple(prompt for prompt in prompts if prompt.group == name) for name in names)
+        return cls(groups, spec["seed"], images, per_step, tuple(spec["sampler_steps"]), spec["iterations"])
 
     def iteration(self, k: int) -> Iteration:
         """What iteration k (from 0) renders."""
@@ -68,8 +74,10 @@ class TrainingPlan:
         each = self.images // self.prompts_per_step
         prompts, index, seeds = [], [], []
         for visit in range(slot * self.prompts_per_step, (slot + 1) * self.prompts_per_step):
-            epoch, position = divmod(visit, len(self.prompts))
-            prompt = self.prompts[self._order(epoch)[position]]
+            turn, number = divmod(visit, len(self.groups))
+            group = self.groups[number]
+            epoch, position = divmod(turn, len(group))
+            prompt = group[self._order(number, epoch)[position]]
             prompts.append(prompt)
             for image in range(epoch * each, (epoch + 1) * each):
                 index.append(image)
@@ -78,5 +86,6 @@ class TrainingPlan:
         prompt_index = tuple(p for p in range(self.prompts_per_step) for _ in range(each))
         return Iteration(slot, tuple(prompts), steps, prompt_index, tuple(index), tuple(seeds))
 
-    def _order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng(stable_seed(self.seed, "prompt order", epoch)).permutation(len(self.prompts))
+    def _order(self, group: int, epoch: int) -> np.ndarray:
+        seed = stable_seed(self.seed, "prompt order", group, epoch)
+        return np.random.default_rng(seed).permutation(len(self.groups[group]))

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
@@ -127,6 +128,13 @@ def learning_rate(spec: Mapping[str, Any], k: int) -> float:
     return float(spec["learning_rate"]) * decay
 
 
+def shorten(gradients: Sequence[Tensor], norm: float, limit: float | None) -> None:
+    """Scale `gradients`, whose common norm is `norm`, in place to the norm `limit` where theirs is larger."""
+    if limit is not None and norm > limit:
+        for gradient in gradients:
+            gradient *= limit / norm
+
+
 class Trainer:
     """One run: everything loaded, from the newest checkpoint on."""
 
@@ -206,6 +214,7 @@ class Trainer:
         else:
             for settings in state.optimizer.param_groups:
                 settings["lr"] = learning_rate(self.spec, k)
+            shorten(gradients, norm, self.spec.get("max_gradient_norm"))
             state.optimizer.step()
             state.average.update()
             state.skipped = 0
@@ -271,5 +280,7 @@ class Trainer:
             return bool(wanted)
         steps = self.spec["gradient"].get("steps") or max(self.spec["sampler_steps"])
         images = self.part.stop - self.part.start
-        fits = graphs_fit(self.pipeline, self.plan.prompts[0].text, self.padding, self.spec["guidance"], images * steps)
+        fits = graphs_fit(
+            self.pipeline, self.plan.groups[0][0].text, self.padding, self.spec["guidance"], images * steps
+        )
         return not self.group.any(not fits)

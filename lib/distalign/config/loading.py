@@ -99,6 +99,11 @@ def _with_base(root: Path, name: str, visited: list[str], problems: Problems) ->
     return None
 
 
+def count_concepts(concepts: Any) -> int:
+    """How many concepts a split has, in one list or in groups."""
+    return sum(map(len, concepts.values())) if isinstance(concepts, dict) else len(concepts)
+
+
 def prompt_splits(root: Path, file: str, preset_file: str, problems: Problems) -> dict[str, Any]:
     """Per split of the prompt set what makes its prompts: the template and the concepts."""
     try:

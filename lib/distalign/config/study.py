@@ -11,7 +11,7 @@ from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
-from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
+from distalign.config.loading import count_concepts, load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
 from distalign.config.problems import ConfigError, Problems
@@ -239,7 +239,7 @@ def load_study(raw: Any, root: Path) -> Study:
     numbers = load_paper_numbers(root, problems)
     tables = TableResolution(expansion, runs, numbers, CONFIG_FILE, problems).tables(config)
     evaluations = _evaluations(config, preset, preset_file, problems)
-    train_prompts = len(prompts["train"]["concepts"]) if prompts else None
+    train_prompts = count_concepts(prompts["train"]["concepts"]) if prompts else None
     for run in runs.values():
         checks.check_run(run, preset, train_prompts, problems)
     checks.check_references(runs, preset, preset_file, problems)

@@ -16,12 +16,16 @@ FIELDS = {"concept", "a"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. `id` is a slug of the concept: stable, readable, unique in its set."""
+    """One prompt. `id` is a slug of the concept: stable, readable, unique in its set.
+
+    Finetuning visits the groups of the training split equally often; where a split is one list, all are of one group.
+    """
 
     id: str
     text: str
     concept: str
     split: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,8 @@ def load_prompts(path: Path) -> PromptSet:
 
     Args:
         path: JSON with `template`, in which {concept} stands for the concept and {a} for its article, and `splits`:
-            lists of concepts called train, validation and test. Further keys are for people.
+            train, validation and test, each a list of concepts, or several by the names of their groups. Further keys
+            are for people.
 
     Raises:
         UserError: the file cannot be read, lacks something, or names a concept twice.
@@ -57,13 +62,13 @@ def load_prompts(path: Path) -> PromptSet:
         raise UserError(f"{path}: should hold a template, such as 'A photo of the face of a {{concept}}, a person'.")
     splits = content.get("splits")
     if not isinstance(splits, dict) or sorted(splits) != sorted(SPLITS):
-        raise UserError(f"{path}: splits should be {', '.join(SPLITS)}, each a list of concepts.")
+        raise UserError(f"{path}: splits should be {', '.join(SPLITS)}, each a list of concepts, or groups of them.")
     template = content["template"]
     _check_template(path, template)
     prompts = [
-        Prompt(slug(concept), fill(template, concept), concept, split)
+        Prompt(slug(concept), fill(template, concept), concept, split, group)
         for split in SPLITS
-        for concept in _concepts(path, split, splits[split])
+        for group, concept in _concepts(path, split, splits[split])
     ]
     _check_unique(path, prompts)
     return PromptSet(template, tuple(prompts))
@@ -90,13 +95,17 @@ def _check_template(path: Path, template: str) -> None:
         )
 
 
-def _concepts(path: Path, split: str, concepts: Any) -> Iterator[str]:
-    if not isinstance(concepts, list) or not concepts:
-        raise UserError(f"{path}: split {split} should be a list of concepts, and not empty.")
-    for index, concept in enumerate(concepts):
-        if not isinstance(concept, str) or not slug(concept):
-            raise UserError(f"{path}: splits.{split}[{index}] is {concept!r}; it should be a word or words.")
-        yield concept
+def _concepts(path: Path, split: str, concepts: Any) -> Iterator[tuple[str, str]]:
+    """(group, concept) of a split."""
+    groups = concepts if isinstance(concepts, dict) and concepts else {"": concepts}
+    for group, members in groups.items():
+        place = f"{split}.{group}" if group else split
+        if not isinstance(members, list) or not members:
+            raise UserError(f"{path}: split {place} should be a list of concepts, and not empty.")
+        for index, concept in enumerate(members):
+            if not isinstance(concept, str) or not slug(concept):
+                raise UserError(f"{path}: splits.{place}[{index}] is {concept!r}; it should be a word or words.")
+            yield group, concept
 
 
 def _check_unique(path: Path, prompts: list[Prompt]) -> None:

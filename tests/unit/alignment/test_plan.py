@@ -20,6 +20,15 @@ def test_every_prompt_comes_once_per_pass_with_new_noise_each_time() -> None:
     assert {plan.iteration(k).steps for k in range(20)} == {19, 20, 21}
 
 
+def test_groups_are_visited_equally_often() -> None:
+    words = [Prompt(id=f"w{i}", text=f"word {i}", concept=f"w{i}", split="train", group="words") for i in range(2)]
+    plan = TrainingPlan.from_spec(SPEC, PROMPTS + words)
+    visits = Counter(prompt.id for k in range(10) for prompt in plan.iteration(k).prompts)
+    assert visits == {f"p{i}": 2 for i in range(5)} | {"w0": 5, "w1": 5}
+    seeds = [seed for k in range(10) for seed in plan.iteration(k).noise_seeds]
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_iterations_are_a_pure_function_and_return_after_the_period() -> None:
     plan = TrainingPlan.from_spec(SPEC, PROMPTS)
     assert plan.iteration(7) == TrainingPlan.from_spec(SPEC, PROMPTS).iteration(7)

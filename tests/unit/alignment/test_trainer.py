@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from distalign.alignment.distributed import Group
 from distalign.alignment.launch import launch
 from distalign.alignment.memory import graph_bytes
-from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learning_rate
+from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learning_rate, shorten
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.errors import UserError
 from distalign.store.files import atomic_write_json
@@ -120,13 +120,17 @@ def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_numbers(
 def test_two_processes_make_the_update_of_one(
     tiny_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = tiny_spec(iterations=2, learning_rate=1e-3)
+    spec = tiny_spec(
+        iterations=2, learning_rate=5e-5
+    )  # the paper's; AdamW turns rounding of tiny gradients into parts of it
     one, two = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("one", "two"))
     finetune(spec, one, 1, tiny_judges)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
     launch(2, spec, two, 2, worker="helpers.finetuning")
     ours, theirs = (load_file(paths.run / "adapter" / "pytorch_lora_weights.safetensors") for paths in (two, one))
     assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) <= 1e-6
+    updates = [torch.cat([w.flatten() for n, w in x.items() if "lora_B" in n]) for x in (ours, theirs)]  # from zero
+    assert updates[1].norm() > 0 and (updates[0] - updates[1]).norm() <= 1e-3 * updates[1].norm()
     rows = [[row["value"] for row in log_without_times(paths)] for paths in (two, one)]
     assert rows[0] == pytest.approx(rows[1], rel=1e-3, abs=1e-6)
 
@@ -153,6 +157,23 @@ def test_a_decaying_learning_rate(tiny_backbone: Path, tmp_path: Path) -> None:
             updated.append(weights(paths))
     assert updated[0] == updated[2]  # the first update is at the full rate
     assert updated[1] != updated[3]
+
+
+def test_long_gradients_are_shortened(tiny_backbone: Path, tmp_path: Path) -> None:
+    gradients = [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]
+    shorten(gradients, 5.0, 10.0)
+    shorten(gradients, 5.0, None)
+    assert torch.cat(gradients).tolist() == [3, 0, 4]
+    shorten(gradients, 5.0, 0.5)
+    assert torch.cat(gradients).tolist() == pytest.approx([0.3, 0, 0.4])
+
+    made = {}
+    for limit in (None, 1e-9, 1e9):
+        paths = tiny_paths(tiny_backbone, tmp_path / str(limit))
+        settings = {} if limit is None else {"max_gradient_norm": limit}
+        finetune(tiny_spec(iterations=2, **settings), paths, 1, tiny_judges)
+        made[limit] = weights(paths)
+    assert made[1e9] == made[None] != made[1e-9]
 
 
 @pytest.mark.parametrize(

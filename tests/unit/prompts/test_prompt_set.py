@@ -29,6 +29,14 @@ def test_prompts_have_ids_texts_and_articles(tmp_path: Path) -> None:
     assert [prompt.text for prompt in prompts.split("validation")] == ["face of an usher"]
 
 
+def test_a_split_in_groups(tmp_path: Path) -> None:
+    train = {"crafts": ["baker"], "offices": ["Electrical Engineer"]}
+    prompts = load_prompts(write(tmp_path, splits=SPLITS | {"train": train})).split("train")
+    assert [(prompt.concept, prompt.group) for prompt in prompts] == [
+        ("baker", "crafts"), ("Electrical Engineer", "offices"),
+    ]  # fmt: skip
+
+
 def test_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no split 'dev'; it has train, validation, test"):
         load_prompts(write(tmp_path)).split("dev")
@@ -46,6 +54,9 @@ def test_unknown_split(tmp_path: Path) -> None:
         ({"splits": {**SPLITS, "dev": ["x"]}}, "splits should be train, validation, test"),
         ({"splits": {**SPLITS, "test": []}}, "split test should be a list of concepts, and not empty"),
         ({"splits": {**SPLITS, "test": "judge"}}, "split test should be a list"),
+        ({"splits": {**SPLITS, "train": {}}}, "split train should be a list"),
+        ({"splits": {**SPLITS, "train": {"crafts": []}}}, "split train.crafts should be a list"),
+        ({"splits": {**SPLITS, "train": {"crafts": [7]}}}, r"splits.train.crafts\[0\] is 7"),
         ({"splits": {**SPLITS, "test": [7]}}, r"splits.test\[0\] is 7"),
         ({"splits": {**SPLITS, "test": ["?"]}}, r"splits.test\[0\] is '\?'"),
         ({"splits": {**SPLITS, "test": ["Baker"]}}, r"'Baker' \(test\) and 'baker' \(train\) are the same concept"),

@@ -46,7 +46,7 @@ class Weights(Model):
 
 
 class Prompts(Model):
-    """The prompt set, with its splits train, validation and test."""
+    """The prompt set, with its splits train, validation and test. Groups of the first are trained on equally often."""
 
     file: str = Field(description="JSON file, relative to the repository.")
 

@@ -98,6 +98,11 @@ class RunSettings(Model):
     learning_rate_decay: Literal["cosine"] | None = Field(
         None, description="cosine: half a cosine from learning_rate to 0 over the iterations; unset: constant (paper)."
     )
+    max_gradient_norm: Positive | None = Field(
+        None,
+        description="A longer gradient of the adapter is shortened to this norm, so that a few images cannot turn an "
+        "update, nor slow AdamW down for long after; unset: never (paper).",
+    )
     weight_decay: NonNegative = Field(description="Weight decay of AdamW.")
     ema_decay: Share = Field(description="Decay of the moving average of the adapter, which is what is saved.")
     confidence: Share = Field(
