@@ -142,6 +142,7 @@ class Objective:
         self, images: Tensor, faces: FaceBatch, targets: dict[str, Tensor], originals: OriginalBatch
     ) -> Guide:
         whole = disagreement_factors(targets, originals.classes, faces.found, self.loss["agree"])
+        whole = torch.where(originals.found & ~faces.found, whole * self.loss.get("lost_face", 1.0), whole)
         region = disagreement_factors(targets, originals.classes, faces.found, self.loss["face_region"])
         expand = self.reader.classifier.expand
         boxes = intersect_boxes(expand_square(faces.boxes, expand), expand_square(originals.boxes, expand))

@@ -46,13 +46,13 @@ def test_a_run_overrides_parts_of_mappings(raw: dict[str, Any], root: Path) -> N
 
 def test_another_estimator_inherits_no_options(raw: dict[str, Any], root: Path) -> None:
     raw["runs"] |= {
-        "damped": {"from": "ours_gender", "gradient": {"weights": "exact", "damping": 0.4}},
+        "damped": {"from": "ours_gender", "gradient": {"weights": "exact", "damping": 0.3}},
         "equal": {"from": "damped", "rank": 5, "gradient": {"weights": "adjusted"}},
         "kept": {"from": "damped", "rank": 3, "gradient": {"keep_graph": True}},
     }
     runs = load_study(raw, root).runs
     assert (runs["equal"].gradient.weights, runs["equal"].gradient.damping) == ("adjusted", None)
-    assert (runs["kept"].gradient.weights, runs["kept"].gradient.damping) == ("exact", 0.4)
+    assert (runs["kept"].gradient.weights, runs["kept"].gradient.damping) == ("exact", 0.3)
 
 
 def test_seeds_of_a_run_and_its_descendants(raw: dict[str, Any], root: Path) -> None:

@@ -64,6 +64,11 @@ class Loss(Model):
     face_region: Factors = Field(
         description="λ_img,3 / λ_img,2 per attribute: further factor inside the face, under the same rule."
     )
+    lost_face: Positive | None = Field(
+        None,
+        description="Factor on the image loss of an image in which no face is found although the original has one: "
+        "only this loss can bring it back; unset: 1 (paper).",
+    )
     face: NonNegative = Field(description="λ_face: weight of keeping the face close to a real one.")
     face_confidence: Share = Field(
         description="From this class probability on, and where the target is the original's class, the real face is "
