@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.sampler import decode
 from distalign.faces.crop import expand_square
+from distalign.faces.detector import FaceBatch
 from distalign.prompts import load_prompts
 from helpers.finetuning import detect, tiny_judges, tiny_paths, tiny_plan_spec, tiny_spec
 
@@ -54,9 +56,19 @@ def test_micro_batches_and_kept_graphs_change_nothing(world: dict[str, Any], kee
     assert all(loss > 0 for loss in losses.values())
 
 
-def test_against_the_paper_s_formulas_written_out(world: dict[str, Any]) -> None:
+def lose_the_third(images: Tensor) -> FaceBatch:
+    """The faces of four images, but for that of the third."""
+    faces = detect(images)
+    kept = torch.tensor([True, True, False, True])
+    return FaceBatch(
+        faces.found & kept, faces.boxes * kept[:, None], faces.landmarks * kept[:, None, None], faces.scores * kept
+    )
+
+
+@pytest.mark.parametrize("lost_face", [None, 3.0])
+def test_against_the_paper_s_formulas_written_out(world: dict[str, Any], lost_face: float | None) -> None:
     """Equations 6 to 8 for gender, image by image and prompt by prompt."""
-    spec = tiny_spec(align=GENDER)
+    spec = tiny_spec(align=GENDER, micro_batch={"sample": 4, "gradient": 3})
     reader, bank = world["judges"].reader, world["judges"].bank
     originals: OriginalBatch = world["originals"]
     iteration: Iteration = world["iteration"]
@@ -64,11 +76,18 @@ def test_against_the_paper_s_formulas_written_out(world: dict[str, Any]) -> None
     images = decode(world["pipeline"], z0, 4)
     faces = detect(images.detach())
     prompt = np.array(iteration.prompt_index)
-    assert faces.found.any()
+    assert faces.found.all()
+    if lost_face is not None:
+        spec["loss"] |= {"lost_face": lost_face}
+        originals = world["originals"] = replace(originals, found=torch.ones(4, dtype=torch.bool))
+        faces = lose_the_third(images.detach())
+        world["judges"] = replace(world["judges"], reader=replace(reader, detect=lose_the_third))
     total = images.sum() * 0
     for b in range(4):
         mates = np.flatnonzero((prompt == prompt[b]) & faces.found.numpy())
         whole = region = 1.0
+        if lost_face is not None and not faces.found[b]:
+            whole = lost_face
         if faces.found[b]:
             logits = reader.classifier(reader.classifier.chips(images, faces.boxes))["gender"]
             p = logits.softmax(1)[:, 1].detach().numpy()
