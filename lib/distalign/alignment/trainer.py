@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
@@ -128,13 +128,6 @@ def learning_rate(spec: Mapping[str, Any], k: int) -> float:
     return float(spec["learning_rate"]) * decay
 
 
-def shorten(gradients: Sequence[Tensor], norm: float, limit: float | None) -> None:
-    """Scale `gradients`, whose common norm is `norm`, in place to the norm `limit` where theirs is larger."""
-    if limit is not None and norm > limit:
-        for gradient in gradients:
-            gradient *= limit / norm
-
-
 class Trainer:
     """One run: everything loaded, from the newest checkpoint on."""
 
@@ -214,7 +207,9 @@ class Trainer:
         else:
             for settings in state.optimizer.param_groups:
                 settings["lr"] = learning_rate(self.spec, k)
-            shorten(gradients, norm, self.spec.get("max_gradient_norm"))
+            if "max_gradient_norm" in self.spec:
+                limit = self.spec["max_gradient_norm"]
+                clip_grads_with_norm_(state.adapter.parameters.values(), limit, torch.tensor(norm))
             state.optimizer.step()
             state.average.update()
             state.skipped = 0
