@@ -43,7 +43,7 @@ GUIDANCE = 3.0
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SIZES = {
-    "mini": {"images": 60, "steps": 20, "micro_batch": 60},
+    "mini": {"images": 64, "steps": 20, "micro_batch": 32},
     "sd15": {"images": 24, "steps": 21, "micro_batch": 4},
 }
 

@@ -1,4 +1,4 @@
-"""From final latents to dL/dz0: decode, find faces, choose targets, and differentiate the three losses."""
+"""From final latents to dL/dz0: decode, find faces, choose targets, and differentiate the losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from distalign.faces.crop import expand_square
 from distalign.faces.detector import FaceBatch
 from distalign.store.seeds import stable_seed
 
+LOSSES = ("loss/align", "loss/image", "loss/face", "loss/preserve")
 TRANSPORT_DRAWS = 500  # where count vectors are too many to enumerate; the released code draws 100 per GPU
 
 
@@ -93,7 +94,7 @@ class Objective:
             with torch.no_grad():
                 images = decode(self.pipeline, z0, self.micro_batch["sample"])
         guide, faces = self._guide(images, originals, iteration, k)
-        sums = torch.zeros(3, dtype=torch.float64, device=z0.device)
+        sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=z0.device)
         for i, leaf in enumerate(leaves):
             rows = slice(i * self.micro_batch["gradient"], i * self.micro_batch["gradient"] + len(leaf))
             image = decoded.pop(0) if keep_graph else decode(self.pipeline, leaf, len(leaf))
@@ -101,9 +102,11 @@ class Objective:
             torch.stack(losses).sum().backward()
             sums += torch.stack(losses).detach().double()
         self.group.sum([sums])
-        names = ("loss/align", "loss/image", "loss/face")
         gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        return torch.cat(gradients), dict(zip(names, sums.tolist(), strict=True)), faces
+        named = dict(zip(LOSSES, sums.tolist(), strict=True))
+        if "preserve" not in self.loss:
+            del named["loss/preserve"]
+        return torch.cat(gradients), named, faces
 
     @torch.no_grad()
     def _guide(
@@ -161,13 +164,17 @@ class Objective:
         return Guide(faces, targets, whole, region, boxes, realism, references)
 
     def _losses(self, images: Tensor, guide: Guide, originals: OriginalBatch, rows: slice) -> list[Tensor]:
-        """Weighted sums of the three losses over images (b, 3, H, W), the rows `rows` of the guide."""
-        align = image = face = images.sum() * 0  # part of the graph even where no loss applies
+        """Weighted sums of LOSSES over images (b, 3, H, W), the rows `rows` of the guide."""
+        align = image = face = preserve = images.sum() * 0  # part of the graph even where no loss applies
         found = guide.faces.found[rows]
         if found.any():
             chips = self.reader.classifier.chips(images[found], guide.faces.boxes[rows][found])
+            logits = self.reader.classifier(chips)
             targets = {attribute: target[rows][found] for attribute, target in guide.targets.items()}
-            align = alignment_loss(self.reader.classifier(chips), targets).sum()
+            align = alignment_loss(logits, targets).sum()
+            others = {name: own[rows][found] for name, own in originals.classes.items() if name not in self.shares}
+            if others and self.loss.get("preserve"):
+                preserve = self.loss["preserve"] * alignment_loss(logits, others).sum()
         if self.loss["image"]:
             masked = scale_gradient_in_boxes(images, guide.boxes[rows], guide.region[rows])
             features = {name: encoder.encode_images(masked) for name, encoder in self.reader.encoders.items()}
@@ -177,4 +184,4 @@ class Objective:
         if self.loss["face"] and realism.any():
             embeddings = self.reader.embed(images[realism], guide.faces.landmarks[rows][realism])
             face = self.loss["face"] * face_loss(embeddings, guide.references[rows][realism]).sum()
-        return [align, image, face]
+        return [align, image, face, preserve]

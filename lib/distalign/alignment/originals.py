@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from distalign.alignment.plan import Iteration, TrainingPlan
-from distalign.alignment.reading import FaceReader, WorldPaths, class_probabilities, load_reader, network_dtype
+from distalign.alignment.reading import FaceReader, WorldPaths, class_probabilities, load_reader
 from distalign.diffusion.noise import initial_noise
-from distalign.diffusion.pipeline import Pipeline, load_pipeline
+from distalign.diffusion.pipeline import Pipeline, load_generator
 from distalign.diffusion.sampler import decode, sample
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
@@ -53,7 +53,7 @@ class OriginalBatch:
 
 def compute_originals(spec: Mapping[str, Any], paths: WorldPaths, output: Path, device: torch.device) -> None:
     """Render every image of a plan with the frozen model and write what the losses need of them to `output`."""
-    pipeline = load_pipeline(paths.backbone, device, network_dtype(spec))
+    pipeline = load_generator(paths.backbone, spec, device)
     plan = TrainingPlan.from_spec(spec, load_prompts(paths.prompts).split("train"))
     reader = load_reader(spec, paths, device)
     provenance = collect("originals", spec, inputs=vars(paths), seeds={"plan": plan.seed})

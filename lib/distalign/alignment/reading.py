@@ -58,7 +58,7 @@ def load_reader(
     detector = Detector(settings["min_face"], settings["thresholds"], settings["scale"]).to(device)
     network = load_embedder(paths.face_embedding, device)
     size = network.config.input_size
-    precision = network_dtype(spec)
+    precision = getattr(torch, spec["precision"])
     clip = ClipEncoder(paths.clip, spec["encoders"]["clip"]["antialias"]).to(device, precision)
     dino = DinoEncoder(paths.dino, spec["encoders"]["dino"]["antialias"]).to(device, precision)
     return FaceReader(
@@ -67,12 +67,6 @@ def load_reader(
         embed=lambda images, landmarks: embed(network, align_faces(images, landmarks, size)),
         encoders={"clip": clip, "dino": dino},
     )
-
-
-def network_dtype(spec: Mapping[str, Any]) -> torch.dtype:
-    """Precision of the frozen networks."""
-    dtype: torch.dtype = getattr(torch, spec["precision"])
-    return dtype
 
 
 @torch.no_grad()

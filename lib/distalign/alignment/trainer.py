@@ -22,13 +22,13 @@ from distalign.alignment.memory import graphs_fit
 from distalign.alignment.objective import Objective
 from distalign.alignment.originals import Originals
 from distalign.alignment.plan import Iteration, TrainingPlan
-from distalign.alignment.reading import FaceReader, WorldPaths, load_reader, network_dtype
+from distalign.alignment.reading import FaceReader, WorldPaths, load_reader
 from distalign.alignment.state import TrainState
 from distalign.alignment.validation import Validation, attribute_scores
 from distalign.classifiers.models import Classifier, load_classifier
 from distalign.diffusion.adapters import MovingAverage, attach_adapter, save_adapter
 from distalign.diffusion.noise import initial_noise
-from distalign.diffusion.pipeline import load_pipeline
+from distalign.diffusion.pipeline import load_generator
 from distalign.diffusion.sampler import sample
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
@@ -134,7 +134,7 @@ class Trainer:
     def __init__(self, spec: Mapping[str, Any], paths: FinetunePaths, judges: Judges, group: Group) -> None:
         self.spec, self.paths, self.group = spec, paths, group
         self.padding = spec["plan"]["text_padding"]
-        self.pipeline = load_pipeline(paths.backbone, group.device, network_dtype(spec["plan"]))
+        self.pipeline = load_generator(paths.backbone, spec["plan"], group.device)
         adapter = attach_adapter(
             self.pipeline,
             spec["train"],
@@ -229,6 +229,7 @@ class Trainer:
         rollout = sample(
             pipeline, noise, leaf, index, iteration.steps, spec["guidance"], micro_batch,
             keep=not keep, graph_steps=choice.steps if keep else (),
+            through_latents=self.gradient.weights == "exact",
         )  # fmt: skip
         originals = self.originals.batch(iteration, self.part, device)
         cotangent, losses, read = self.objective.cotangent(rollout.z0, originals, iteration, k, keep)

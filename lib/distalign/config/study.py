@@ -205,6 +205,7 @@ class Study:
             "backbone": preset.backbone.model_dump(),
             "text_padding": preset.text_padding,
             "precision": preset.precision,
+            "autocast": preset.autocast,
         }
 
     def _faces_in_images(self) -> dict[str, Any]:

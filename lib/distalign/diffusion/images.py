@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distalign.diffusion.adapters import load_adapter
-from distalign.diffusion.pipeline import load_pipeline
+from distalign.diffusion.pipeline import load_generator
 from distalign.diffusion.sampler import generate
 from distalign.prompts import load_prompts
 from distalign.store.parquet import IMAGES, ParquetWriter, image_cells
@@ -37,7 +37,7 @@ def generate_images(
     Raises:
         UserError: unreadable prompts, model or adapter.
     """
-    pipeline = load_pipeline(backbone, device, getattr(torch, spec["precision"]))
+    pipeline = load_generator(backbone, spec, device)
     if adapter is not None:
         load_adapter(pipeline, adapter)
     inputs = {"prompts": prompts, "backbone": backbone, **({"adapter": adapter} if adapter else {})}

@@ -19,7 +19,7 @@ class StepGraph:
     step: int
     start: int
     stop: int
-    latents: Tensor  # the leaf that went in, (stop - start, C, h, w)
+    latents: Tensor  # what went in, a leaf, (stop - start, C, h, w)
     states: Tensor  # the guidance batch that went in, a leaf shared by the steps of these images
     prediction: Tensor  # guided, shaped like the latents
 
@@ -77,12 +77,14 @@ def sample(
     micro_batch: int,
     keep: bool = False,
     graph_steps: Collection[int] = (),
+    through_latents: bool = False,
 ) -> Rollout:
     """Sample with DPM-Solver++ 2M from noise (B, C, h, w), image b conditioned on prompt `prompt_index[b]`.
 
     Nothing is differentiated, except that steps in `graph_steps` keep the graph of their U-Net evaluation: their
-    input latent is a leaf, so the graphs of different steps are independent of each other. With `keep`, the input
-    latents of every step are returned. `micro_batch` images are sampled together.
+    input latent is detached, so the graphs of different steps are independent of each other; it collects a gradient
+    only with `through_latents`. With `keep`, the input latents of every step are returned. `micro_batch` images are
+    sampled together.
     """
     schedule = build_schedule(pipeline.scheduler_config, steps)
     device = pipeline.device
@@ -100,7 +102,7 @@ def sample(
             if rollout.latents is not None:
                 rollout.latents[i, start:stop] = z
             kept = i in graph_steps
-            leaf = z.detach().requires_grad_(kept)
+            leaf = z.detach().requires_grad_(kept and through_latents)
             with torch.set_grad_enabled(kept):
                 output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
             if kept:
@@ -121,11 +123,10 @@ def advance(schedule: Schedule, i: int, z: Tensor, output: Tensor, before: Tenso
 
 def decode(pipeline: Pipeline, z0: Tensor, micro_batch: int) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of latents (B, C, h, w); differentiable, except where the image saturates."""
-    with pipeline.precision():
-        parts = [
-            pipeline.vae.decode((z / pipeline.vae.config["scaling_factor"]).to(pipeline.dtype)).sample
-            for z in z0.split(micro_batch)
-        ]
+    parts = [
+        pipeline.vae.decode((z / pipeline.vae.config["scaling_factor"]).to(pipeline.dtype)).sample
+        for z in z0.split(micro_batch)
+    ]
     return torch.cat(parts).to(z0.dtype).clamp(-1, 1)
 
 

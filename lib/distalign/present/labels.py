@@ -13,6 +13,7 @@ PLAIN = {
     "loss/align": "Alignment loss",
     "loss/image": "Image loss",
     "loss/face": "Face loss",
+    "loss/preserve": "Preservation loss",
 }
 
 

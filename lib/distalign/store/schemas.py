@@ -96,8 +96,8 @@ RESULTS = pa.schema(
     ]
 )
 
-# Training, long form. phase: train | validation. Metrics: loss/align, loss/image, loss/face, bias/<attribute>,
-# face_found, gradient_norm, seconds; classifier says who measured the bias (null for the others).
+# Training, long form. phase: train | validation. Metrics: loss/align, loss/image, loss/face, loss/preserve (if set),
+# bias/<attribute>, face_found, gradient_norm, seconds; classifier says who measured the bias (null for the others).
 TRAIN_LOG = pa.schema(
     [
         _required("iteration", INT32),

@@ -86,6 +86,7 @@ def by_products(
         2,
         keep=not settings.keep_graph,
         graph_steps=graph_steps,
+        through_latents=settings.weights == "exact",
     )
     z0 = rollout.z0.requires_grad_()
     (cotangent,) = torch.autograd.grad(loss(z0), z0)

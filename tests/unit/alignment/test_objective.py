@@ -65,9 +65,11 @@ def lose_the_third(images: Tensor) -> FaceBatch:
     )
 
 
-@pytest.mark.parametrize("lost_face", [None, 3.0])
-def test_against_the_paper_s_formulas_written_out(world: dict[str, Any], lost_face: float | None) -> None:
-    """Equations 6 to 8 for gender, image by image and prompt by prompt."""
+@pytest.mark.parametrize(("lost_face", "preserve"), [(None, None), (3.0, None), (None, 0.7)])
+def test_against_the_paper_s_formulas_written_out(
+    world: dict[str, Any], lost_face: float | None, preserve: float | None
+) -> None:
+    """Equations 6 to 8 for gender, image by image and prompt by prompt; and what is beyond the paper."""
     spec = tiny_spec(align=GENDER, micro_batch={"sample": 4, "gradient": 3})
     reader, bank = world["judges"].reader, world["judges"].bank
     originals: OriginalBatch = world["originals"]
@@ -82,6 +84,9 @@ def test_against_the_paper_s_formulas_written_out(world: dict[str, Any], lost_fa
         originals = world["originals"] = replace(originals, found=torch.ones(4, dtype=torch.bool))
         faces = lose_the_third(images.detach())
         world["judges"] = replace(world["judges"], reader=replace(reader, detect=lose_the_third))
+    if preserve is not None:
+        spec["loss"] |= {"preserve": preserve}
+        originals.classes["race"][0] = -1  # as of an original without a face
     total = images.sum() * 0
     for b in range(4):
         mates = np.flatnonzero((prompt == prompt[b]) & faces.found.numpy())
@@ -89,7 +94,8 @@ def test_against_the_paper_s_formulas_written_out(world: dict[str, Any], lost_fa
         if lost_face is not None and not faces.found[b]:
             whole = lost_face
         if faces.found[b]:
-            logits = reader.classifier(reader.classifier.chips(images, faces.boxes))["gender"]
+            read = reader.classifier(reader.classifier.chips(images, faces.boxes))
+            logits = read["gender"]
             p = logits.softmax(1)[:, 1].detach().numpy()
             q = binary_targets(p[mates], 0.5)[mates.tolist().index(b)]
             target = int(q > 0.5) if max(q, 1 - q) >= spec["confidence"] else -1
@@ -102,6 +108,8 @@ def test_against_the_paper_s_formulas_written_out(world: dict[str, Any], lost_fa
                 rows = bank.embeddings[bank.labels["gender"] == target]
                 reference = originals.face[b] if own else rows[(rows @ embedding.detach()).argmax()]
                 total = total + 0.5 * (1 - embedding @ reference)
+            if preserve is not None and b > 0:
+                total = total - preserve * read["race"][b].log_softmax(0)[originals.classes["race"][b]]
         image = images[b]
         if faces.found[b] and originals.found[b]:
             x1, y1, x2, y2 = (int(v) for v in expand_square(faces.boxes[b], 1.5).round().clamp(0, 16))

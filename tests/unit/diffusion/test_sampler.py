@@ -5,9 +5,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from distalign.diffusion import pipeline as pipelines
 from distalign.diffusion.noise import initial_noise
-from distalign.diffusion.pipeline import load_pipeline
-from distalign.diffusion.sampler import decode, generate, sample
+from distalign.diffusion.pipeline import load_generator, load_pipeline
+from distalign.diffusion.sampler import decode, generate, predict_noise, sample
 from distalign.diffusion.schedule import SOLVER, build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
@@ -116,6 +117,34 @@ def test_rollout_keeps_latents_and_independent_graphs(tiny_backbone: Path) -> No
     assert images.shape == (3, 3, 16, 16)
     assert images.requires_grad
     assert images.abs().max() <= 1
+
+
+def test_autocast_changes_predictions_and_gradients_by_rounding_only(tiny_backbone: Path) -> None:
+    found = {}
+    for autocast in (False, True):
+        pipeline = load_pipeline(tiny_backbone, autocast=autocast)
+        states, mask = encode_prompts(pipeline, PROMPTS).batch(torch.tensor([0, 1]))
+        states = states.detach().requires_grad_()
+        latents = initial_noise(pipeline.latent_shape, [1, 2]).requires_grad_()
+        prediction = predict_noise(pipeline, latents, torch.tensor(500), states, mask, 3.0)
+        (prediction * initial_noise(pipeline.latent_shape, [3, 4])).sum().backward()
+        found[autocast] = prediction.detach(), states.grad, latents.grad
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("setting", "able", "expected"), [(None, True, False), ("bfloat16", True, True), ("bfloat16", False, False)]
+)
+def test_autocast_where_the_preset_says_so_and_the_processor_can(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, able: bool, expected: bool
+) -> None:
+    monkeypatch.setattr(pipelines, "has_bfloat16", lambda device: able)
+    spec = {"precision": "float32"} | ({"autocast": setting} if setting else {})
+    pipeline = load_generator(tiny_backbone, spec, torch.device("cpu"))
+    assert pipeline.autocast is expected
+    assert pipeline.dtype == torch.float32
 
 
 def test_missing_directory_is_named(tmp_path: Path) -> None:

@@ -183,6 +183,11 @@ class Preset(Model):
     precision: Literal["float32", "float16", "bfloat16"] = Field(
         description="Precision of frozen networks; adapters, latents and losses are float32."
     )
+    autocast: Literal["bfloat16"] | None = Field(
+        None,
+        description="Let the U-Net compute in bfloat16, with float32 weights, where the processor has instructions for "
+        "it; unset: in `precision`.",
+    )
     prompts: Prompts = Field(description="The prompt set.")
     faces: dict[Name, Faces] = Field(description="Face data sets by name.")
     detector: Detector = Field(description="Face detection.")

@@ -69,6 +69,11 @@ class Loss(Model):
         description="Factor on the image loss of an image in which no face is found although the original has one: "
         "only this loss can bring it back; unset: 1 (paper).",
     )
+    preserve: NonNegative | None = Field(
+        None,
+        description="Weight of a cross-entropy that keeps the attributes which the classifier reads, but the run does "
+        "not align, as in the original image; unset: 0 (paper).",
+    )
     face: NonNegative = Field(description="λ_face: weight of keeping the face close to a real one.")
     face_confidence: Share = Field(
         description="From this class probability on, and where the target is the original's class, the real face is "
