@@ -37,10 +37,10 @@ def test_runs_inherit_and_targets_are_complete(raw: dict[str, Any], root: Path) 
 
 
 def test_a_run_overrides_parts_of_mappings(raw: dict[str, Any], root: Path) -> None:
-    raw["runs"]["weak"] = {"from": "ours_gender", "loss": {"image": 1, "agree": {"race": 0.5}}}
+    raw["runs"]["weak"] = {"from": "ours_gender", "loss": {"image": 0.25, "agree": {"race": 0.5}}}
     study = load_study(raw, root)
     before, after = study.runs["ours_gender"].loss, study.runs["weak"].loss
-    assert (after.image, after.face) == (1, before.face)
+    assert (after.image, after.face) == (0.25, before.face)
     assert after.agree == {**before.agree, "race": 0.5}
 
 
