@@ -64,19 +64,45 @@ class GradientSettings:
 
 @dataclass(frozen=True)
 class StepChoice:
-    """The steps to differentiate at, and the factor that keeps their sum unbiased."""
+    """The steps to differentiate at, and for each one over its chance to be among them: sums stay unbiased."""
 
     steps: tuple[int, ...]
-    scale: float
+    scales: tuple[float, ...]
 
 
-def choose_steps(settings: GradientSettings, steps: int, generator: torch.Generator) -> StepChoice:
-    """Draw the steps of a sparse gradient uniformly without replacement; all of them otherwise."""
+def choose_steps(settings: GradientSettings, schedule: Schedule, generator: torch.Generator) -> StepChoice:
+    """Draw the steps of a sparse gradient without replacement; all of them otherwise.
+
+    A step's chance grows with the square root of its weight: on the mini world's model and the paper's figure 1b the
+    part of the gradient that comes from a step does so too, and the sum varies least if chances follow the parts.
+    """
     wanted = settings.steps
-    if wanted is None or wanted >= steps:
-        return StepChoice(tuple(range(steps)), 1.0)
-    drawn = torch.randperm(steps, generator=generator)[:wanted]
-    return StepChoice(tuple(sorted(drawn.tolist())), steps / wanted)
+    if wanted is None or wanted >= schedule.steps:
+        return StepChoice(tuple(range(schedule.steps)), (1.0,) * schedule.steps)
+    chance = inclusion_probabilities(np.sqrt(np.abs(step_weights(schedule, settings.weights))), wanted)
+    certain = np.flatnonzero(chance >= 1)
+    uncertain = np.flatnonzero(chance < 1)
+    # Systematic sampling: one uniform number, as many equally spaced marks on the line of chances laid end to end.
+    marks = torch.rand((), generator=generator, dtype=torch.float64).item() + np.arange(wanted - len(certain))
+    drawn = uncertain[np.searchsorted(np.cumsum(chance[uncertain])[:-1], marks, side="right")]
+    steps = sorted([*certain.tolist(), *drawn.tolist()])
+    return StepChoice(tuple(steps), tuple((1 / chance[steps]).tolist()))
+
+
+def inclusion_probabilities(sizes: np.ndarray, count: int) -> np.ndarray:
+    """Chances (S,) of being among `count` of S, in proportion to positive sizes (S,), none above 1; they sum to count.
+
+    `count` must be below S.
+    """
+    chance = np.zeros(len(sizes))
+    capped = np.zeros(len(sizes), bool)
+    while True:
+        free = ~capped
+        chance[free] = sizes[free] * (count - capped.sum()) / sizes[free].sum()
+        over = free & (chance >= 1)
+        if not over.any():
+            return np.where(capped, 1.0, chance)
+        capped |= over
 
 
 def step_weights(schedule: Schedule, weights: str) -> np.ndarray:
@@ -113,7 +139,8 @@ def accumulate_gradients(
         else:
             products.sweep(cotangent, settings.damping, micro_batch)
     else:
-        weights = step_weights(rollout.schedule, settings.weights) * choice.scale
+        weights = step_weights(rollout.schedule, settings.weights)
+        weights[list(choice.steps)] *= choice.scales
         if rollout.graphs:
             for graph in rollout.graphs:
                 graph.prediction.backward(weights[graph.step] * cotangent[graph.start : graph.stop])

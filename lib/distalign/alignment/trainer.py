@@ -18,7 +18,7 @@ from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
 from distalign.alignment.gradient import GradientSettings, accumulate_gradients, choose_steps
-from distalign.alignment.memory import graphs_fit
+from distalign.alignment.memory import graphs_fit, retain_freed_memory
 from distalign.alignment.objective import Objective
 from distalign.alignment.originals import Originals
 from distalign.alignment.plan import Iteration, TrainingPlan
@@ -30,6 +30,7 @@ from distalign.diffusion.adapters import MovingAverage, attach_adapter, save_ada
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_generator
 from distalign.diffusion.sampler import sample
+from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
 from distalign.faces.bank import FaceBank, load_bank
@@ -94,6 +95,8 @@ def finetune(
     """
     torch.set_num_threads(threads)
     group = Group.from_environment()
+    if group.device.type == "cpu":
+        retain_freed_memory()
     try:
         group.share(spec["images_per_step"])
         trainer = Trainer(spec, paths, judges(spec, paths, group.device), group)
@@ -223,7 +226,8 @@ class Trainer:
         index = torch.tensor(iteration.prompt_index[self.part], device=device)
         noise = initial_noise(pipeline.latent_shape, iteration.noise_seeds[self.part])
         generator = torch.Generator().manual_seed(stable_seed(spec["seed"], "gradient steps", k))
-        choice = choose_steps(self.gradient, iteration.steps, generator)
+        schedule = build_schedule(pipeline.scheduler_config, iteration.steps)
+        choice = choose_steps(self.gradient, schedule, generator)
         keep = self.gradient.keep_graph
         micro_batch = spec["micro_batch"]["gradient" if keep else "sample"]
         rollout = sample(

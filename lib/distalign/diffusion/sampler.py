@@ -123,10 +123,9 @@ def advance(schedule: Schedule, i: int, z: Tensor, output: Tensor, before: Tenso
 
 def decode(pipeline: Pipeline, z0: Tensor, micro_batch: int) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of latents (B, C, h, w); differentiable, except where the image saturates."""
-    parts = [
-        pipeline.vae.decode((z / pipeline.vae.config["scaling_factor"]).to(pipeline.dtype)).sample
-        for z in z0.split(micro_batch)
-    ]
+    scaled = (z0 / pipeline.vae.config["scaling_factor"]).to(pipeline.dtype)
+    with pipeline.precision():
+        parts = [pipeline.vae.decode(z).sample for z in scaled.split(micro_batch)]
     return torch.cat(parts).to(z0.dtype).clamp(-1, 1)
 
 

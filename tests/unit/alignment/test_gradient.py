@@ -1,4 +1,4 @@
-import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from distalign.alignment.gradient import (
     StepChoice,
     accumulate_gradients,
     choose_steps,
+    inclusion_probabilities,
     step_weights,
 )
 from distalign.diffusion.adapters import Adapter, attach_adapter
@@ -24,6 +25,7 @@ from distalign.errors import UserError
 from helpers.tiny import PROMPTS
 
 STEPS, GUIDANCE = 5, 3.0
+TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 INDEX = torch.tensor([0, 1, 1])
 PARTS = [["text_encoder"], ["unet"], ["text_encoder", "unet"], ["prompt_prefix"]]
 
@@ -72,7 +74,7 @@ def by_products(
     adapter: Adapter, settings: GradientSettings, choice: StepChoice | None = None, micro_batch: int = 2
 ) -> Tensor:
     pipeline = adapter.pipeline
-    choice = choice or StepChoice(tuple(range(STEPS)), 1.0)
+    choice = choice or StepChoice(tuple(range(STEPS)), (1.0,) * STEPS)
     conditioning: TextConditioning = encode_prompts(pipeline, PROMPTS)
     leaf = conditioning.leaf()
     graph_steps = choice.steps if settings.keep_graph else ()
@@ -141,27 +143,52 @@ def test_damping_zero_is_the_unstandardised_gradient(tiny_backbone: Path) -> Non
 
 
 @pytest.mark.parametrize("keep_graph", [False, True], ids=["flat", "keep_graph"])
-def test_sparse_gradient_is_unbiased(tiny_backbone: Path, keep_graph: bool) -> None:
+@pytest.mark.parametrize("weights", ["adjusted", "released", "unstandardised"])
+def test_sparse_gradient_is_unbiased(tiny_backbone: Path, keep_graph: bool, weights: str) -> None:
     adapter = adapted(tiny_backbone, ["text_encoder", "unet"])
-    settings = GradientSettings("adjusted", steps=2, keep_graph=keep_graph)
-    subsets = list(itertools.combinations(range(STEPS), 2))
-    values = [by_products(adapter, settings, StepChoice(subset, STEPS / 2)) for subset in subsets]
-    assert relative_error(torch.stack(values).mean(0), by_products(adapter, GradientSettings())) <= 1e-8
-
-
-def test_steps_are_drawn_uniformly_and_repeatably() -> None:
-    settings = GradientSettings(steps=3)
+    settings = GradientSettings(weights, steps=2, keep_graph=keep_graph)
+    schedule = build_schedule(adapter.pipeline.scheduler_config, STEPS)
     generator = torch.Generator().manual_seed(0)
-    drawn = [choose_steps(settings, 12, generator) for _ in range(2000)]
-    assert all(len(set(choice.steps)) == 3 and choice.scale == 4 for choice in drawn)
+    drawn = Counter(choose_steps(settings, schedule, generator) for _ in range(20000))
+    values = [by_products(adapter, settings, choice) * (count / 20000) for choice, count in drawn.items()]
+    whole = by_products(adapter, GradientSettings(weights, keep_graph=keep_graph))
+    assert relative_error(torch.stack(values).sum(0), whole) <= 0.02
+
+
+def test_steps_are_drawn_by_their_chances_and_repeatably() -> None:
+    schedule = build_schedule(TABLE, 12)
+    settings = GradientSettings("unstandardised", steps=4)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [choose_steps(settings, schedule, generator) for _ in range(4000)]
+    assert all(len(set(choice.steps)) == 4 for choice in drawn)
+    chance = inclusion_probabilities(np.sqrt(np.abs(schedule.linear_coefficients()[1])), 4)
     counts = np.bincount([step for choice in drawn for step in choice.steps], minlength=12)
-    assert np.all(np.abs(counts - 500) < 100)
-    assert choose_steps(settings, 12, torch.Generator().manual_seed(0)) == drawn[0]
-    assert choose_steps(settings, 3, generator) == StepChoice((0, 1, 2), 1.0)
+    assert np.all(np.abs(counts / 4000 - chance) < 0.04)
+    assert all(np.allclose(choice.scales, 1 / chance[list(choice.steps)]) for choice in drawn)
+    assert choose_steps(settings, schedule, torch.Generator().manual_seed(0)) == drawn[0]
+
+
+def test_equal_weights_are_drawn_with_equal_chances() -> None:
+    schedule = build_schedule(TABLE, 12)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [choose_steps(GradientSettings("adjusted", steps=3), schedule, generator) for _ in range(2000)]
+    assert all(np.allclose(choice.scales, 4) for choice in drawn)
+    assert choose_steps(GradientSettings(steps=12), schedule, generator) == StepChoice(tuple(range(12)), (1.0,) * 12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_chances_sum_to_the_count_and_none_is_above_one(count: int) -> None:
+    sizes = np.array([9.0, 5.0, 1.0, 0.5, 0.5])
+    chance = inclusion_probabilities(sizes, count)
+    assert chance.sum() == pytest.approx(count)
+    assert chance.max() <= 1
+    below = chance < 1
+    assert np.ptp(chance[below] / sizes[below]) < 1e-12
+    assert chance[~below].min(initial=1) == 1
 
 
 def test_adjusted_weights_are_constant_and_negative() -> None:
-    schedule = build_schedule({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, 21)
+    schedule = build_schedule(TABLE, 21)
     weights = step_weights(schedule, "adjusted")
     assert np.ptp(weights) == 0
     assert weights[0] < 0

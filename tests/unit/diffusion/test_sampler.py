@@ -134,6 +134,19 @@ def test_autocast_changes_predictions_and_gradients_by_rounding_only(tiny_backbo
         assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
 
 
+def test_autocast_changes_decoded_images_and_gradients_by_rounding_only(tiny_backbone: Path) -> None:
+    found = {}
+    for autocast in (False, True):
+        pipeline = load_pipeline(tiny_backbone, autocast=autocast)
+        z0 = initial_noise(pipeline.latent_shape, [1, 2]).requires_grad_()
+        images = decode(pipeline, z0, 2)
+        images.sin().sum().backward()
+        found[autocast] = images.detach(), z0.grad
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
+
+
 @pytest.mark.parametrize(
     ("setting", "able", "expected"), [(None, True, False), ("bfloat16", True, True), ("bfloat16", False, False)]
 )

@@ -42,7 +42,8 @@ class Gradient(Model):
     )
     steps: Count | None = Field(
         None,
-        description="Take the gradient at this many steps drawn at random, scaled to stay unbiased; unset: at all.",
+        description="Take the gradient at this many steps drawn at random, those of large weight more often, scaled to "
+        "stay unbiased; unset: at all.",
     )
     keep_graph: Literal["auto"] | bool = Field(
         "auto",
