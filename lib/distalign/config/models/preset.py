@@ -185,8 +185,8 @@ class Preset(Model):
     )
     autocast: Literal["bfloat16"] | None = Field(
         None,
-        description="Let U-Net and decoder compute in bfloat16, with float32 weights, where the processor has instructions "
-        "for it; unset: in `precision`.",
+        description="Let U-Net and decoder compute in bfloat16, with float32 weights, where the processor has "
+        "instructions for it; unset: in `precision`.",
     )
     prompts: Prompts = Field(description="The prompt set.")
     faces: dict[Name, Faces] = Field(description="Face data sets by name.")
