@@ -73,8 +73,8 @@ class StepChoice:
 def choose_steps(settings: GradientSettings, schedule: Schedule, generator: torch.Generator) -> StepChoice:
     """Draw the steps of a sparse gradient without replacement; all of them otherwise.
 
-    A step's chance grows with the square root of its weight: on the mini world's model and the paper's figure 1b the
-    part of the gradient that comes from a step does so too, and the sum varies least if chances follow the parts.
+    A step's chance grows with the square root of its weight: so does the size of its part of the unstandardised
+    gradient on the mini world's model. Chances that follow the sizes of the parts make the sum vary little.
     """
     wanted = settings.steps
     if wanted is None or wanted >= schedule.steps:
