@@ -207,8 +207,7 @@ class Timing:
 def measure_time(options: argparse.Namespace) -> dict[str, Timing]:
     """Medians over rounds in which each form runs once.
 
-    A form is compared with the released structure of the same round, so that a machine whose speed drifts tells the
-    same as a steady one.
+    A form is compared with the released structure of the same round, so that a machine's drifting speed matters less.
     """
     if options.device == "cpu":
         retain_freed_memory()  # as finetuning does; the round that warms up makes it the process's
