@@ -7,7 +7,7 @@ localrules:
 
 rule classify_images:
     input:
-        prompts=STUDY.preset.prompts.file,
+        prompts=lambda job: STUDY.prompt_file(job.evaluation),
         images="results/{preset}/images/{run}/{seed}/{evaluation}.parquet",
         originals=original_images,
         classifiers=expand(

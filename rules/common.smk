@@ -28,7 +28,8 @@ except UserError as error:
 PRESET = config["preset"]
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
-PLANS = {STUDY.plan_id(run, seed): (run, seed) for run in STUDY.runs if STUDY.trained(run) for seed in STUDY.seeds(run)}
+TRAINED = [(run, seed) for run in STUDY.runs if STUDY.trained(run) for seed in STUDY.all_seeds(run)]
+PLANS = {STUDY.plan_id(run, seed): (run, seed) for run, seed in TRAINED}
 FIGURES_FROM = {
     "images": ["contact_sheet"],
     "classified": ["contact_sheet", "frequencies"],
@@ -72,7 +73,7 @@ def figure_files(figures):
 def evaluated(tables):
     """(run, seed, evaluation) of every row of these tables, each once."""
     rows = [row for name in tables for row in STUDY.tables[name].rows]
-    return list(dict.fromkeys((r.run, seed, r.evaluation) for r in rows for seed in STUDY.seeds(r.run)))
+    return list(dict.fromkeys((r.run, seed, r.evaluation) for r in rows for seed in r.seeds))
 
 
 def per_run(kind, keys):

@@ -3,7 +3,7 @@
 
 rule compute_originals:
     input:
-        prompts=STUDY.preset.prompts.file,
+        prompts=lambda job: STUDY.prompt_files(PLANS[job.plan][0]),
         backbone="results/{preset}/backbone",
         classifier=lambda job: loss_classifier(PLANS[job.plan][0]),
         clip="results/{preset}/encoders/training/clip",
@@ -33,7 +33,7 @@ rule compute_originals:
 
 rule finetune:
     input:
-        prompts=STUDY.preset.prompts.file,
+        prompts=lambda job: STUDY.prompt_files(job.run),
         backbone="results/{preset}/backbone",
         originals=lambda job: f"results/{{preset}}/originals/{STUDY.plan_id(job.run, int(job.seed))}.parquet",
         classifier=lambda job: loss_classifier(job.run),

@@ -3,7 +3,7 @@
 
 rule generate_images:
     input:
-        prompts=STUDY.preset.prompts.file,
+        prompts=lambda job: STUDY.prompt_file(job.evaluation),
         backbone="results/{preset}/backbone",
         adapter=adapter,
     output:

@@ -12,7 +12,7 @@ snakemake: Snakemake
 
 with job(snakemake):
     paths = FinetunePaths(
-        prompts=Path(snakemake.input.prompts),
+        prompts=tuple(map(Path, snakemake.input.prompts)),
         backbone=Path(snakemake.input.backbone),
         classifier=Path(snakemake.input.classifier).parent,
         evaluation_classifier=Path(snakemake.input.evaluation_classifier).parent,

@@ -21,7 +21,7 @@ from distalign.diffusion.pipeline import load_pipeline
 from distalign.faces.bank import FaceBank
 from distalign.faces.crop import align_faces
 from distalign.faces.detector import FaceBatch
-from distalign.prompts import load_prompts
+from distalign.prompts import load_split
 
 CONCEPTS = {"train": ["doctor", "plumber", "actor at sea"], "validation": ["judge"], "test": ["cook"]}
 
@@ -128,7 +128,7 @@ def tiny_paths(backbone: Path, directory: Path) -> FinetunePaths:
     """Paths of a run in `directory`; its prompts and originals are written."""
     unused = directory / "unused"
     paths = FinetunePaths(
-        prompts=directory / "prompts.json",
+        prompts=(directory / "prompts.json",),
         backbone=backbone,
         classifier=unused,
         clip=unused,
@@ -141,9 +141,9 @@ def tiny_paths(backbone: Path, directory: Path) -> FinetunePaths:
     )
     directory.mkdir(parents=True, exist_ok=True)
     unused.touch()
-    paths.prompts.write_text(json.dumps({"template": "{a} {concept}", "splits": CONCEPTS}))
+    paths.prompts[0].write_text(json.dumps({"template": "{a} {concept}", "splits": CONCEPTS}))
     spec = tiny_plan_spec()
-    plan = TrainingPlan.from_spec(spec, load_prompts(paths.prompts).split("train"))
+    plan = TrainingPlan.from_spec(spec, load_split(paths.prompts, "train"))
     write_originals(spec, plan, load_pipeline(backbone), tiny_reader(), paths.originals, {})
     return paths
 

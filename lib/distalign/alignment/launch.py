@@ -30,8 +30,8 @@ def launch(processes: int, spec: Mapping[str, Any], paths: Any, threads: int, wo
     Group(0, processes).share(spec["images_per_step"])  # refuse before starting anything
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.json"
-        names = {name: str(path) for name, path in vars(paths).items()}
-        work.write_text(json.dumps({"spec": spec, "paths": names, "threads": max(1, threads // processes)}))
+        share = max(1, threads // processes)
+        work.write_text(json.dumps({"spec": spec, "paths": vars(paths), "threads": share}, default=str))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", worker, str(work)]
         with subprocess.Popen(command) as runner:

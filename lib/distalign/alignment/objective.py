@@ -74,6 +74,7 @@ class Objective:
         self.loss = spec["loss"]
         self.confidence = spec["confidence"]
         self.seed = spec["seed"]
+        self.fixed = spec.get("targets") == "fixed"
         self.micro_batch = spec["micro_batch"]
         self.pipeline, self.reader, self.bank, self.group = pipeline, reader, bank, group
 
@@ -135,6 +136,7 @@ class Objective:
                 self.confidence,
                 TRANSPORT_DRAWS,
                 stable_seed(self.seed, "transport", k, prompt),
+                self.fixed,
             )
             for attribute, values in chosen.items():
                 targets[attribute][rows] = values

@@ -22,7 +22,7 @@ from distalign.diffusion.pipeline import Pipeline, load_generator
 from distalign.diffusion.sampler import decode, sample
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
-from distalign.prompts import load_prompts
+from distalign.prompts import load_split
 from distalign.store.parquet import ORIGINALS, ParquetWriter, class_columns, read_table
 from distalign.store.provenance import collect
 
@@ -54,9 +54,9 @@ class OriginalBatch:
 def compute_originals(spec: Mapping[str, Any], paths: WorldPaths, output: Path, device: torch.device) -> None:
     """Render every image of a plan with the frozen model and write what the losses need of them to `output`."""
     pipeline = load_generator(paths.backbone, spec, device)
-    plan = TrainingPlan.from_spec(spec, load_prompts(paths.prompts).split("train"))
+    plan = TrainingPlan.from_spec(spec, load_split(paths.prompts, "train"))
     reader = load_reader(spec, paths, device)
-    provenance = collect("originals", spec, inputs=vars(paths), seeds={"plan": plan.seed})
+    provenance = collect("originals", spec, inputs=paths.inputs(), seeds={"plan": plan.seed})
     write_originals(spec, plan, pipeline, reader, output, provenance)
 
 

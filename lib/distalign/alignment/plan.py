@@ -4,7 +4,7 @@ Because it is, what the frozen model makes of the same noises is computed once p
 (`originals.py`), every process knows its part without being told, and a resumed run goes on as if never interrupted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +40,11 @@ class Iteration:
 class TrainingPlan:
     """The iterations of a plan.
 
-    The groups of prompts take turns, so that none is drowned by a larger one. Within a group, prompts are visited in a
-    new random order each time all have been.
+    Prompt sets take turns, and in each its groups, so that none is drowned by a larger one. Within a group, prompts are
+    visited in a new random order each time all have been.
     """
 
-    groups: tuple[tuple[Prompt, ...], ...]
+    sets: tuple[tuple[tuple[Prompt, ...], ...], ...]  # sets of groups of prompts
     seed: int
     images: int  # N, over all prompts of an iteration
     prompts_per_step: int
@@ -53,7 +53,7 @@ class TrainingPlan:
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], prompts: Sequence[Prompt]) -> "TrainingPlan":
-        """The plan of a plan spec over a prompt set's training split.
+        """The plan of a plan spec over the training splits of its prompt sets.
 
         Raises:
             UserError: N images cannot be divided evenly among the prompts.
@@ -64,9 +64,8 @@ class TrainingPlan:
                 f"images_per_step: {images} images cannot be divided evenly among prompts_per_step = {per_step}; "
                 f"take {images - images % per_step} or {images + per_step - images % per_step} images"
             )
-        names = dict.fromkeys(prompt.group for prompt in prompts)
-        groups = tuple(tuple(prompt for prompt in prompts if prompt.group == name) for name in names)
-        return cls(groups, spec["seed"], images, per_step, tuple(spec["sampler_steps"]), spec["iterations"])
+        sets = tuple(_partition(own, "group") for own in _partition(prompts, "set"))
+        return cls(sets, spec["seed"], images, per_step, tuple(spec["sampler_steps"]), spec["iterations"])
 
     def iteration(self, k: int) -> Iteration:
         """What iteration k (from 0) renders."""
@@ -74,10 +73,12 @@ class TrainingPlan:
         each = self.images // self.prompts_per_step
         prompts, index, seeds = [], [], []
         for visit in range(slot * self.prompts_per_step, (slot + 1) * self.prompts_per_step):
-            turn, number = divmod(visit, len(self.groups))
-            group = self.groups[number]
+            turn, which_set = divmod(visit, len(self.sets))
+            turn, which_group = divmod(turn, len(self.sets[which_set]))
+            group = self.sets[which_set][which_group]
             epoch, position = divmod(turn, len(group))
-            prompt = group[self._order(number, epoch)[position]]
+            number = sum(map(len, self.sets[:which_set])) + which_group
+            prompt = group[self._order(number, len(group), epoch)[position]]
             prompts.append(prompt)
             for image in range(epoch * each, (epoch + 1) * each):
                 index.append(image)
@@ -86,6 +87,14 @@ class TrainingPlan:
         prompt_index = tuple(p for p in range(self.prompts_per_step) for _ in range(each))
         return Iteration(slot, tuple(prompts), steps, prompt_index, tuple(index), tuple(seeds))
 
-    def _order(self, group: int, epoch: int) -> np.ndarray:
+    def _order(self, group: int, prompts: int, epoch: int) -> np.ndarray:
         seed = stable_seed(self.seed, "prompt order", group, epoch)
-        return np.random.default_rng(seed).permutation(len(self.groups[group]))
+        return np.random.default_rng(seed).permutation(prompts)
+
+
+def _partition(prompts: Iterable[Prompt], key: str) -> tuple[tuple[Prompt, ...], ...]:
+    """Prompts of equal `set` or `group` together, in order of first appearance."""
+    parts: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        parts.setdefault(getattr(prompt, key), []).append(prompt)
+    return tuple(map(tuple, parts.values()))

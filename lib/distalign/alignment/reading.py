@@ -18,14 +18,19 @@ from distalign.faces.embedding import embed, load_embedder
 
 @dataclass(frozen=True, kw_only=True)
 class WorldPaths:
-    """Files a plan's images are made with and looked at by; directories except for `prompts`, a JSON file."""
+    """Files a plan's images are made with and looked at by; directories except for `prompts`, JSON files."""
 
-    prompts: Path
+    prompts: tuple[Path, ...]
     backbone: Path
     classifier: Path
     clip: Path
     dino: Path
     face_embedding: Path
+
+    def inputs(self) -> dict[str, Path]:
+        """What a file made from these records as its inputs."""
+        single = {name: path for name, path in vars(self).items() if isinstance(path, Path)}
+        return single | {f"prompts/{path.stem}": path for path in self.prompts}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -20,6 +20,7 @@ def alignment_targets(
     confidence: float,
     draws: int,
     seed: int,
+    fixed: bool = False,
 ) -> dict[str, np.ndarray]:
     """Target class of every image and attribute, (N,) int64; -1 where there is none.
 
@@ -33,9 +34,13 @@ def alignment_targets(
         confidence: the paper's C.
         draws: draws of the target when there are too many count vectors to enumerate.
         seed: of those draws.
+        fixed: transport to one set of labels, as near to the shares as so many faces can be, instead of in expectation
+            over draws (the alternative the paper discusses after eq. 5); every face then has a target.
     """
     faces = {attribute: np.asarray(probabilities[attribute], np.float64)[found] for attribute in shares}
-    if list(map(len, shares.values())) == [2]:
+    if fixed:
+        plan = fixed_transport(faces, shares)
+    elif list(map(len, shares.values())) == [2]:
         ((attribute, share),) = shares.items()
         upper = binary_targets(faces[attribute][:, 1], share[1])
         plan = {attribute: np.stack([1 - upper, upper], axis=1)}
@@ -75,6 +80,24 @@ def expected_transport(
     where these are few, else estimated from `draws` draws of the generator seeded by `seed`, each distinct count vector
     being solved once.
     """
+    return _transport(probabilities, shares, lambda n, cells: _count_vectors(n, cells, draws, seed))
+
+
+def fixed_transport(
+    probabilities: Mapping[str, np.ndarray], shares: Mapping[str, Sequence[float]]
+) -> dict[str, np.ndarray]:
+    """Optimal transport plan (eq. 4) to one set of n labels with the shares of the target, as q (n, K) of 0 and 1.
+
+    Where n faces cannot have the shares exactly, the cells that lack most get one more, the first of equals first.
+    """
+    return _transport(probabilities, shares, lambda n, cells: [(_nearest_counts(n, cells), 1.0)])
+
+
+def _transport(
+    probabilities: Mapping[str, np.ndarray],
+    shares: Mapping[str, Sequence[float]],
+    count_vectors: Callable[[int, np.ndarray], Iterable[tuple[np.ndarray, float]]],
+) -> dict[str, np.ndarray]:
     sizes = [len(share) for share in shares.values()]
     cells = [cell for cell in itertools.product(*map(range, sizes)) if _cell_share(cell, shares) > 0]
     cell_shares = np.array([_cell_share(cell, shares) for cell in cells])
@@ -82,7 +105,7 @@ def expected_transport(
     n = len(cost)
     plan = np.zeros((n, len(cells)))
     rows = np.arange(n)
-    for counts, weight in _count_vectors(n, cell_shares / cell_shares.sum(), draws, seed) if n else ():
+    for counts, weight in count_vectors(n, cell_shares / cell_shares.sum()) if n else ():
         column_cell = np.repeat(np.arange(len(cells)), counts)
         _, column = linear_sum_assignment(cost[:, column_cell])
         plan[rows, column_cell[column]] += weight
@@ -91,6 +114,15 @@ def expected_transport(
         for attribute, label in zip(shares, cell, strict=True):
             q[attribute][:, label] += mass
     return q
+
+
+def _nearest_counts(n: int, shares: np.ndarray) -> np.ndarray:
+    """Whole numbers (cells,) that sum to n and are nearest to n x shares (largest remainders)."""
+    exact = n * shares
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    lacking = np.argsort(counts - exact, kind="stable")[: n - counts.sum()]
+    counts[lacking] += 1
+    return counts
 
 
 def _cell_share(cell: tuple[int, ...], shares: Mapping[str, Sequence[float]]) -> float:

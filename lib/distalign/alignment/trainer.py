@@ -34,7 +34,7 @@ from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
 from distalign.faces.bank import FaceBank, load_bank
-from distalign.prompts import load_prompts
+from distalign.prompts import load_split
 from distalign.store.files import atomic_write_json
 from distalign.store.provenance import collect, write_provenance
 from distalign.store.seeds import stable_seed
@@ -145,15 +145,14 @@ class Trainer:
             spec.get("prefix_tokens", 0),
             stable_seed(spec["seed"], "adapter"),
         )
-        prompts = load_prompts(paths.prompts)
-        self.plan = TrainingPlan.from_spec(spec["plan"], prompts.split("train"))
+        self.plan = TrainingPlan.from_spec(spec["plan"], load_split(paths.prompts, "train"))
         self.part = group.share(self.plan.images)
         self.gradient = GradientSettings.from_spec(spec["gradient"], self._keep_graph())
         self.originals = Originals(paths.originals, self.plan, judges.reader.classifier.attributes)
         self.objective = Objective(spec, self.pipeline, judges.reader, judges.bank, group)
         self.validation = None
         if "validate_every" in spec:
-            validation = prompts.split("validation")
+            validation = load_split(paths.prompts, "validation")
             self.validation = Validation(spec, self.pipeline, judges.reader, judges.evaluation, validation, group)
         optimizer = AdamW(adapter.parameters.values(), spec["learning_rate"], weight_decay=spec["weight_decay"])
         self.state = TrainState(adapter, MovingAverage(adapter.parameters, spec["ema_decay"]), optimizer)
@@ -263,7 +262,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Write the averaged adapter, the log, the spec and where they come from."""
-        inputs = {name: path for name, path in vars(self.paths).items() if name != "run"}
+        inputs = {name: path for name, path in self.paths.inputs().items() if name != "run"}
         provenance = collect("finetune", self.spec, inputs=inputs, seeds={"run": self.spec["seed"]})
         run = self.paths.run
         self.state.log.write(run / "train_log.parquet", provenance)
@@ -281,6 +280,6 @@ class Trainer:
         steps = self.spec["gradient"].get("steps") or max(self.spec["sampler_steps"])
         images = self.part.stop - self.part.start
         fits = graphs_fit(
-            self.pipeline, self.plan.groups[0][0].text, self.padding, self.spec["guidance"], images * steps
+            self.pipeline, self.plan.sets[0][0][0].text, self.padding, self.spec["guidance"], images * steps
         )
         return not self.group.any(not fits)

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from distalign.alignment.trainer import FinetunePaths, Load, finetune, load_judges
 from distalign.errors import UserError
@@ -15,9 +16,12 @@ def main(work: Path, judges: Load = load_judges) -> int:
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     content = json.loads(work.read_text())
-    paths = FinetunePaths(**{name: Path(path) for name, path in content["paths"].items()})
+    names = content["paths"]
+    paths: dict[str, Any] = {
+        name: tuple(map(Path, it)) if isinstance(it, list) else Path(it) for name, it in names.items()
+    }
     try:
-        finetune(content["spec"], paths, content["threads"], judges)
+        finetune(content["spec"], FinetunePaths(**paths), content["threads"], judges)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ from typing import Any
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Run
 from distalign.config.fingerprint import fingerprint
+from distalign.config.loading import count_concepts
 from distalign.config.methods import METHODS, UNCHANGED
 from distalign.config.metrics import attributes_of, metric_names
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
@@ -15,22 +16,41 @@ from distalign.config.specs import run_meaning
 Finding = tuple[Path, str]
 
 
-def check_run(run: Run, preset: Preset, train_prompts: int | None, problems: Problems) -> None:
+Prompts = Mapping[str, Mapping[str, Any]]  # prompt set -> split -> what makes its prompts
+
+
+def check_run(run: Run, preset: Preset, prompts: Prompts, problems: Problems) -> None:
     """Note what is wrong between the settings of a run, at the place where the setting was written."""
     settings = run.settings
     if settings.method not in METHODS:
         problems.unknown(*run.place(("method",)), "no method of this name", settings.method, METHODS)
     elif settings.method != UNCHANGED:
-        for path, message in (*_training(settings, train_prompts), *_classifier(settings, preset)):
+        found = [*_training(settings), *_prompt_sets(settings, prompts), *_classifier(settings, preset)]
+        for path, message in found:
             problems.add(*run.place(path), f"{message}{run.inherited(path)}", _value(settings, path))
+        if unknown := [name for name in settings.prompt_sets if name not in preset.prompts]:
+            problems.unknown(*run.place(("prompt_sets",)), "no prompt set of this name", unknown[0], preset.prompts)
 
 
-def _training(settings: RunSettings, train_prompts: int | None) -> Iterator[Finding]:
+def _prompt_sets(settings: RunSettings, prompts: Prompts) -> Iterator[Finding]:
+    names, known = settings.prompt_sets, [prompts[name] for name in settings.prompt_sets if prompts.get(name)]
+    if len(set(names)) < len(names):
+        yield ("prompt_sets",), "the same prompt set is listed twice"
+    elif len(known) == len(names):
+        for split in ("train", "validation") if settings.validate_every else ("train",):
+            missing = [name for name in names if split not in prompts[name]]
+            if (split == "train" and missing) or len(missing) == len(names):
+                yield ("prompt_sets",), f"prompt set '{missing[0]}' has no {split} split"
+                return
+        count = sum(count_concepts(splits["train"]["concepts"]) for splits in known)
+        if settings.prompts_per_step > count:
+            yield ("prompts_per_step",), f"more than the {count} prompts to finetune on"
+
+
+def _training(settings: RunSettings) -> Iterator[Finding]:
     images, prompts = settings.images_per_step, settings.prompts_per_step
     if images % prompts:
         yield ("images_per_step",), f"not divisible by prompts_per_step: {prompts}"
-    if train_prompts is not None and prompts > train_prompts:
-        yield ("prompts_per_step",), f"more than the {train_prompts} prompts of the training split"
     if not settings.align:
         yield ("align",), f"a run of method '{settings.method}' needs an attribute to align"
     if len(set(settings.train)) < len(settings.train):
@@ -87,9 +107,13 @@ def check_references(runs: Mapping[str, Run], preset: Preset, preset_file: str, 
 
 def check_seeds(config: Config, problems: Problems, file: str) -> None:
     """Note seeds listed twice."""
-    listed = {("seeds",): config.seeds} | {
-        ("runs", name, "seeds"): run["seeds"] for name, run in config.runs.items() if run.get("seeds")
-    }
+    listed: dict[Path, Sequence[int]] = {("seeds",): config.seeds}
+    listed |= {("runs", name, "seeds"): run["seeds"] for name, run in config.runs.items() if run.get("seeds")}
+    for name, table in config.tables.items():
+        rows = {("tables", name, "rows", index): row for index, row in enumerate(table.rows)}
+        listed |= {(*at, "seeds"): row.seeds for at, row in rows.items() if row.seeds}
+        inline = {at: row.run for at, row in rows.items() if isinstance(row.run, Mapping)}
+        listed |= {(*at, "run", "seeds"): run["seeds"] for at, run in inline.items() if run.get("seeds")}
     for path, seeds in listed.items():
         for index, seed in enumerate(seeds):
             if seed in seeds[:index]:
@@ -97,10 +121,17 @@ def check_seeds(config: Config, problems: Problems, file: str) -> None:
 
 
 def check_evaluations(
-    evaluations: Mapping[str, EvaluationSettings], preset: Preset, file: str, problems: Problems
+    evaluations: Mapping[str, EvaluationSettings], preset: Preset, prompts: Prompts, file: str, problems: Problems
 ) -> None:
-    """Note evaluations judged by a classifier the preset does not have."""
+    """Note evaluations on prompts or judged by a classifier that the preset does not have."""
     for name, evaluation in evaluations.items():
+        at: Path = ("evaluations", name)
+        if evaluation.prompt_set not in preset.prompts:
+            path = (*at, "prompt_set")
+            problems.unknown(file, path, "no prompt set of this name", evaluation.prompt_set, preset.prompts)
+        elif (splits := prompts.get(evaluation.prompt_set)) and evaluation.prompts not in splits:
+            message = f"prompt set '{evaluation.prompt_set}' has no such split; it has {', '.join(splits)}"
+            problems.add(file, (*at, "prompts"), message, evaluation.prompts)
         if evaluation.classifier not in preset.classifiers:
             path = ("evaluations", name, "classifier")
             problems.unknown(file, path, "no classifier of this name", evaluation.classifier, preset.classifiers)

@@ -39,10 +39,10 @@ tables:
       - {{run: {{from: ours_gender, rank: 8}}, label: "rank 8"}}   # a whole new ablation: this line
 ```
 
-A setting is looked for in the run, then in the runs it is `from`, then in the preset's `by_attributes` for the
-attributes the run aligns, then in the preset's `defaults`. Mappings are merged key by key, except `align`
-and a `gradient` that names its `weights`, which are replaced. Names use letters, digits, `.`, `_` and `-`. A preset
-that starts `from: mini` changes what it says of `mini`.
+A setting is looked for in the run, then in the runs it is `from`, then in the preset's `by_trained` for the parts the
+run trains, then in its `by_attributes` for the attributes the run aligns, then in its `defaults`. Mappings are merged
+key by key, except `align` and a `gradient` that names its `weights`, which are replaced. Names use letters, digits,
+`.`, `_` and `-`. A preset that starts `from: mini` changes what it says of `mini`.
 
 `python -m distalign.config check` prints every problem of the configuration, `--preset all` for every preset. Editors
 that know JSON schemas can use `docs/config.schema.json` for config.yaml, its `$defs/Preset` for presets without `from`.

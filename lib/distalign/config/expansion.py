@@ -1,9 +1,9 @@
 """From entries of config.yaml to complete runs: `from:`, the preset's defaults, runs written inside table rows."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -11,6 +11,7 @@ from distalign.config.attributes import ATTRIBUTES
 from distalign.config.fingerprint import fingerprint
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, Preset, RunSettings
+from distalign.config.models.run import Part
 from distalign.config.problems import Path, Problems
 
 LONGEST_NAME = 90
@@ -97,13 +98,7 @@ class Expansion:
         chain = self._chain(path, entry)
         if chain is None:
             return None
-        aligned: Mapping[str, Any] = next(
-            (layer.settings["align"] for layer in chain if layer.settings.get("align")), {}
-        )
-        key = "+".join(attribute for attribute in ATTRIBUTES if attribute in aligned)
-        layers = [*chain]
-        if key in self.preset.by_attributes:
-            layers.append(Layer(self.preset_file, ("by_attributes", key), self.preset.by_attributes[key]))
+        layers = [*chain, *self._of_the_preset(chain)]
         layers.append(Layer(self.preset_file, ("defaults",), self.preset.defaults))
         merged: dict[str, Any] = {}
         for layer in reversed(layers):
@@ -116,6 +111,20 @@ class Expansion:
             self._add_incomplete(error, layers)
             return None
         return Run(name, settings, tuple(seeds), tuple(layers))
+
+    def _of_the_preset(self, chain: list[Layer]) -> Iterator[Layer]:
+        """What the preset says of runs that train the same parts, then of runs that align the same attributes."""
+        trained = next((layer.settings["train"] for layer in chain if layer.settings.get("train")), ["text_encoder"])
+        aligned: Mapping[str, Any] = next(
+            (layer.settings["align"] for layer in chain if layer.settings.get("align")), {}
+        )
+        for section, names, order in (
+            ("by_trained", trained, get_args(Part)),
+            ("by_attributes", aligned, ATTRIBUTES),
+        ):
+            key = "+".join(name for name in order if name in names)
+            if key in getattr(self.preset, section):
+                yield Layer(self.preset_file, (section, key), getattr(self.preset, section)[key])
 
     def _chain(self, path: Path, entry: Mapping[str, Any]) -> list[Layer] | None:
         """The entry and those it is `from`, most specific first; None if one is unknown or they form a cycle."""

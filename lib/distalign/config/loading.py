@@ -104,14 +104,22 @@ def count_concepts(concepts: Any) -> int:
     return sum(map(len, concepts.values())) if isinstance(concepts, dict) else len(concepts)
 
 
-def prompt_splits(root: Path, file: str, preset_file: str, problems: Problems) -> dict[str, Any]:
-    """Per split of the prompt set what makes its prompts: the template and the concepts."""
-    try:
-        content = files.read_json(root / file)
-        return {name: {"template": content["template"], "concepts": content["splits"][name]} for name in SPLITS}
-    except UserError as error:
-        problems.add(preset_file, ("prompts", "file"), str(error), file)
-    except (KeyError, TypeError):
-        message = f"should hold a template and splits {', '.join(SPLITS)}"
-        problems.add(preset_file, ("prompts", "file"), message, file)
-    return {}
+def prompt_splits(root: Path, preset: Preset, preset_file: str, problems: Problems) -> dict[str, dict[str, Any]]:
+    """Per prompt set and split what makes its prompts: the template and the concepts."""
+    sets: dict[str, dict[str, Any]] = {}
+    for name, source in preset.prompts.items():
+        at = ("prompts", name, "file")
+        sets[name] = {}
+        try:
+            content = files.read_json(root / source.file)
+            found = {split: content["splits"][split] for split in SPLITS if split in content["splits"]}
+            if not found:
+                raise KeyError("splits")
+            template = content["template"]
+            sets[name] = {split: {"template": template, "concepts": own} for split, own in found.items()}
+        except UserError as error:
+            problems.add(preset_file, at, str(error), source.file)
+        except (KeyError, TypeError):
+            message = f"should hold a template and splits, some of {', '.join(SPLITS)}"
+            problems.add(preset_file, at, message, source.file)
+    return sets

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import RunSettings
-from distalign.config.models.run import Part
+from distalign.config.models.run import OCCUPATIONS, Part
 
 LORA_PARTS = frozenset({"text_encoder", "unet"})
 
@@ -27,6 +27,10 @@ def run_meaning(settings: RunSettings) -> dict[str, Any]:
     for key in ("agree", "face_region"):
         factors = meaning["loss"][key]
         meaning["loss"][key] = {attribute: factors[attribute] for attribute in settings.align if attribute in factors}
+    if settings.targets == "transport":
+        meaning.pop("targets")
+    if settings.prompt_sets == [OCCUPATIONS]:
+        meaning.pop("prompt_sets")
     if settings.validate_every is None:
         meaning.pop("validation_images", None)
     return meaning

@@ -11,7 +11,7 @@ from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
-from distalign.config.loading import count_concepts, load_paper_numbers, load_preset, prompt_splits, salvage
+from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
 from distalign.config.problems import ConfigError, Problems
@@ -33,7 +33,7 @@ class Study:
     evaluations: Mapping[str, EvaluationSettings]
     tables: Mapping[str, Table]
     figures: Mapping[str, FigureSpec]
-    prompts: Mapping[str, Any]
+    prompts: Mapping[str, Mapping[str, Any]]
 
     @property
     def runs(self) -> dict[str, RunSettings]:
@@ -43,6 +43,11 @@ class Study:
     def seeds(self, run: str) -> list[int]:
         """Repetitions of a run."""
         return list(self.expanded[run].seeds)
+
+    def all_seeds(self, run: str) -> list[int]:
+        """Repetitions of a run, those that only a row of a table asks for included."""
+        asked = [row.seeds for table in self.tables.values() for row in table.rows if row.run == run]
+        return list(dict.fromkeys(seed for seeds in (self.expanded[run].seeds, *asked) for seed in seeds))
 
     def trained(self, run: str) -> bool:
         """Whether a run has an adapter."""
@@ -59,7 +64,7 @@ class Study:
                 **meaning,
                 "seed": seed,
                 "plan": self.plan_spec(run, seed),
-                "validation_prompts": self._prompts("validation") if settings.validate_every else None,
+                "validation_prompts": self._prompts(settings, "validation") if settings.validate_every else None,
                 "bank": self._faces_used(self.preset.bank),
                 "micro_batch": self.preset.micro_batch.model_dump(),
             }
@@ -74,7 +79,7 @@ class Study:
         return drop_none(
             {
                 "seed": seed,
-                "train_prompts": self._prompts("train"),
+                "train_prompts": self._prompts(settings, "train"),
                 "iterations": min(settings.iterations, settings.noise_period or settings.iterations),
                 "images_per_step": settings.images_per_step,
                 "prompts_per_step": settings.prompts_per_step,
@@ -105,7 +110,7 @@ class Study:
                 "seed": seed,
                 "adapter": adapter,
                 "split": how.prompts,
-                "prompts": self._prompts(how.prompts),
+                "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
                 "images_per_prompt": how.images_per_prompt,
                 "sampler_steps": how.sampler_steps,
                 "guidance": how.guidance,
@@ -145,7 +150,7 @@ class Study:
         rows = [
             {
                 "run": row.run,
-                "seeds": self.seeds(row.run),
+                "seeds": list(row.seeds),
                 "evaluation": row.evaluation,
                 "classifier": row.classifier or self.evaluations[row.evaluation].classifier,
                 "label": row.label,
@@ -196,8 +201,17 @@ class Study:
         faces = self.faces_spec(self.preset.reader.faces)
         return drop_none({"bank": {"faces": faces}, "face_embedding": self.preset.face_embedding.model_dump()})
 
-    def _prompts(self, split: str) -> str:
-        return fingerprint(self.prompts[split])[:12]
+    def prompt_files(self, run: str) -> list[str]:
+        """Files of the prompt sets a run is finetuned on."""
+        return [self.preset.prompts[name].file for name in self.runs[run].prompt_sets]
+
+    def prompt_file(self, evaluation: str) -> str:
+        """File of an evaluation's prompt set."""
+        return self.preset.prompts[self.evaluations[evaluation].prompt_set].file
+
+    def _prompts(self, settings: RunSettings, split: str) -> list[str]:
+        sets = [self.prompts[name].get(split) for name in settings.prompt_sets]
+        return [fingerprint(prompts)[:12] for prompts in sets if prompts is not None]
 
     def _generator(self) -> dict[str, Any]:
         preset = self.preset
@@ -233,18 +247,17 @@ def load_study(raw: Any, root: Path) -> Study:
     preset, preset_file = load_preset(root, config.preset, problems)
     if preset is None:
         raise ConfigError(problems)
-    prompts = prompt_splits(root, preset.prompts.file, preset_file, problems)
+    prompts = prompt_splits(root, preset, preset_file, problems)
     expansion = Expansion(config, CONFIG_FILE, preset, preset_file, frozenset(map(str, raw["runs"])), problems)
     runs = expansion.named_runs()
     checks.check_same_meaning(runs, problems, CONFIG_FILE)
     numbers = load_paper_numbers(root, problems)
     tables = TableResolution(expansion, runs, numbers, CONFIG_FILE, problems).tables(config)
     evaluations = _evaluations(config, preset, preset_file, problems)
-    train_prompts = count_concepts(prompts["train"]["concepts"]) if prompts else None
     for run in runs.values():
-        checks.check_run(run, preset, train_prompts, problems)
+        checks.check_run(run, preset, prompts, problems)
     checks.check_references(runs, preset, preset_file, problems)
-    checks.check_evaluations(evaluations, preset, CONFIG_FILE, problems)
+    checks.check_evaluations(evaluations, preset, prompts, CONFIG_FILE, problems)
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
     checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
     if problems.found:

@@ -22,6 +22,7 @@ class TableRow:
     evaluation: str
     group: str | None
     classifier: str | None
+    seeds: tuple[int, ...]
     paper: Numbers
 
 
@@ -66,7 +67,9 @@ class TableResolution:
         if run is None:
             return None
         paper = self.numbers.get(row.paper, {}) if row.paper else {}
-        return TableRow(run, row.label or run, row.evaluation or evaluation, row.group, row.classifier, paper)
+        inline = row.run.get("seeds") if isinstance(row.run, Mapping) else None
+        seeds = tuple(row.seeds or inline or self.runs[run].seeds)
+        return TableRow(run, row.label or run, row.evaluation or evaluation, row.group, row.classifier, seeds, paper)
 
     def _named(self, name: str, at: Path) -> str | None:
         if name not in self.expansion.names:
@@ -82,8 +85,5 @@ class TableResolution:
         if run is None:
             return None
         same = self.named.setdefault(fingerprint(run_meaning(run.settings)), name)
-        run = self.runs.setdefault(same, run)
-        if "seeds" in entry and tuple(entry["seeds"]) != run.seeds:
-            message = f"means the same as run '{same}', which has seeds {list(run.seeds)}; give that run the seeds"
-            self.problems.add(self.file, (*at, "run", "seeds"), message, entry["seeds"])
+        self.runs.setdefault(same, run)
         return same

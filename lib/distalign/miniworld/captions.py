@@ -13,7 +13,7 @@ from distalign.miniworld.people import Ints
 from distalign.miniworld.world import STYLES, Concept
 
 TEMPLATE = "a photo of the face of {a} {concept}, a person"
-_TEMPLATES = (TEMPLATE, "a photo of {a} {concept}", "a portrait of {a} {concept}", "{a} {concept} at work")
+TEMPLATES = (TEMPLATE, "a photo of {a} {concept}", "a portrait of {a} {concept}", "{a} {concept} at work")
 _TEMPLATE_SHARES = (0.62, 0.14, 0.14, 0.10)
 
 # The word a caption says for a class. "white" stands for the paper's group of white, Middle Eastern and
@@ -49,8 +49,12 @@ def describe(draft: Draft) -> str:
 
 def write_caption(draft: Draft, style: int, rng: np.random.Generator) -> str:
     """One caption; a style other than a plain photo is always said."""
-    template = _TEMPLATES[rng.choice(len(_TEMPLATES), p=_TEMPLATE_SHARES)]
-    caption = fill(template, describe(draft))
+    template = TEMPLATES[rng.choice(len(TEMPLATES), p=_TEMPLATE_SHARES)]
+    return with_style(fill(template, describe(draft)), style)
+
+
+def with_style(caption: str, style: int) -> str:
+    """The caption followed by the style or circumstance, unless that is a plain photo."""
     return caption if style == 0 else f"{caption}, {STYLES[style]}"
 
 

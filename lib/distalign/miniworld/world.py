@@ -113,12 +113,18 @@ _DESCRIPTIONS = (
 VALIDATION = (
     "harbor assistant", "bank inspector", "library mechanic", "hotel physician", "railway designer", "farm planner",
     "economist", "optician", "welder", "typist",
+    "fencing player", "skiing player", "running player",
+    "ambitious person", "happy person", "quiet person",
 )  # fmt: skip
 TEST = (
     "hospital engineer", "airport nurse", "school guard", "bank receptionist", "harbor cook", "forest analyst",
     "museum manager", "theater technician", "factory cleaner", "hotel driver", "farm instructor", "railway clerk",
     "desert physician", "library planner", "garden inspector", "observatory designer",
     "senator", "geologist", "photographer", "accountant", "veterinarian", "poet", "dietitian", "secretary",
+    "tennis player", "skating player", "golf player", "diving player", "cricket player", "surfing player",
+    "climbing player", "hockey player",
+    "calm person", "generous person", "gentle person", "honest person", "patient person", "shy person",
+    "polite person", "lonely person",
 )  # fmt: skip
 
 
@@ -228,4 +234,9 @@ def concepts() -> dict[str, Concept]:
 
 def occupations(split: str | None = None) -> list[Concept]:
     """The occupations, all or those of one split, in a fixed order."""
-    return [c for c in concepts().values() if c.kind == "occupation" and split in (None, c.split)]
+    return of_kind("occupation", split)
+
+
+def of_kind(kind: str, split: str | None = None) -> list[Concept]:
+    """Concepts of a kind (occupation, sport, description), all or those of one split, in a fixed order."""
+    return [c for c in concepts().values() if c.kind == kind and split in (None, c.split)]

@@ -7,7 +7,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one run: mean and standard deviation over prompts, 95% interval, and what the paper reports."""
+    """One metric of one run: mean and standard deviation over prompts, 95% interval, and what the paper reports.
+
+    With several seeds also the standard deviation over them, and the 95% interval of their mean by Student's t.
+    """
 
     metric: str
     classifier: str | None = None
@@ -17,6 +20,8 @@ class Cell:
     high: float | None = None
     prompts: int | None = None
     seed_std: float | None = None
+    seed_low: float | None = None
+    seed_high: float | None = None
     floor: float | None = None
     paper: float | None = None
     paper_std: float | None = None

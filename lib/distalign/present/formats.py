@@ -30,6 +30,13 @@ def limits(cell: Cell) -> str:
     return "" if cell.low is None else f"[{number(cell.low)}, {number(cell.high)}]"
 
 
+def over_seeds(cell: Cell) -> str:
+    """`seeds ± .02 [.21, .25]`, or nothing with one seed."""
+    if cell.seed_std is None:
+        return ""
+    return f"seeds ± {number(cell.seed_std)} [{number(cell.seed_low)}, {number(cell.seed_high)}]"
+
+
 def notes(table: Table) -> list[str]:
     """What a reader has to know to read the numbers."""
     counts = sorted({cell.prompts for row in table.rows for cell in row.cells if cell.prompts})
@@ -41,7 +48,11 @@ def notes(table: Table) -> list[str]:
         lines.append(f"With these numbers of images, a perfectly fair generator would score: {floors}.")
     seeds = sorted({row.seeds for row in table.rows})
     if seeds[-1] > 1:
-        lines.append(f"Averaged over {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds.")
+        counts_of_seeds = " or ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+        lines.append(
+            f"Averaged over {counts_of_seeds} seeds; 'seeds ±': standard deviation over them [95% interval of their "
+            "mean by Student's t]."
+        )
     if any(table.has_paper(metric) for metric in table.columns):
         lines.append("The paper's numbers (Shen et al., ICLR 2024) are for Stable Diffusion 1.5.")
     return lines
@@ -50,6 +61,7 @@ def notes(table: Table) -> list[str]:
 def as_csv(table: Table) -> str:
     """One line per row, plain numbers, for spreadsheets."""
     parts = {"value": "", "std": " std", "low": " low", "high": " high", "floor": " floor"}
+    parts |= {"seed_std": " seeds std", "seed_low": " seeds low", "seed_high": " seeds high"}
     parts |= {"paper": " paper", "paper_std": " paper std"}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -73,7 +85,7 @@ def as_markdown(table: Table) -> str:
         for cell in row.cells:
             value = spread(cell.value, cell.std)
             value = f"**{value}**" if cell.best else value
-            line.append(f"{value} {limits(cell)}".strip())
+            line.append(" ".join(part for part in (value, limits(cell), over_seeds(cell)) if part))
             line += [spread(cell.paper, cell.paper_std)] if table.has_paper(cell.metric) else []
         lines.append([text.replace("|", r"\|") for text in line])
         previous = row.group
@@ -90,6 +102,8 @@ def as_text(table: Table) -> str:
         name = f"{row.label} ({row.group})" if row.group else row.label
         lines.append([name, *(spread(cell.value, cell.std) for cell in row.cells)])
         lines.append(["  95% interval", *(limits(cell) for cell in row.cells)])
+        if any(cell.seed_std is not None for cell in row.cells):
+            lines.append(["", *(over_seeds(cell) for cell in row.cells)])
         if any(cell.paper is not None for cell in row.cells):
             lines.append(["  paper", *(spread(cell.paper, cell.paper_std) for cell in row.cells)])
     text = ["  ".join(_padded(line, _widths(lines))).rstrip() for line in lines]
@@ -112,7 +126,8 @@ def as_latex(table: Table) -> str:
         values, intervals = [_tex(row.label)], [""]
         for cell in row.cells:
             values.append(_tex_value(cell.value, cell.std, cell.best))
-            intervals.append(rf"{{\scriptsize {limits(cell)}}}" if limits(cell) else "")
+            below_it = "; ".join(part for part in (limits(cell), _tex(over_seeds(cell))) if part)
+            intervals.append(rf"{{\scriptsize {below_it}}}" if below_it else "")
             if table.has_paper(cell.metric):
                 values.append(_tex_value(cell.paper, cell.paper_std))
                 intervals.append("")
@@ -132,7 +147,8 @@ def as_html(table: Table) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.get_template("table.html")
-    words = {"heading": metric_label, "better": better, "arrows": ARROWS, "spread": spread, "limits": limits}
+    words = {"heading": metric_label, "better": better, "arrows": ARROWS}
+    words |= {"spread": spread, "limits": limits, "over_seeds": over_seeds}
     return template.render(table=table, notes=notes(table), **words) + "\n"
 
 

@@ -1,11 +1,13 @@
 """Tables as the paper prints them, from the tidy results."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import t
 
 from distalign.errors import UserError
 from distalign.present import formats
@@ -27,7 +29,7 @@ CELLS = pa.schema(
         *(pa.field(name, pa.float64()) for name in ("value", "std", "low", "high")),
         pa.field("prompts", pa.int32()),
         pa.field("seeds", pa.int32(), nullable=False),
-        pa.field("seed_std", pa.float64()),
+        *(pa.field(name, pa.float64()) for name in ("seed_std", "seed_low", "seed_high")),
         pa.field("floor", pa.float64()),
         pa.field("paper", pa.float64()),
         pa.field("paper_std", pa.float64()),
@@ -96,7 +98,7 @@ def _cell(metric: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
     """Bring a run's seeds together.
 
     Seeds share their prompts, so the spread over prompts and the interval do not shrink with more seeds: they are the
-    root mean square, and the mean ends, of the single seeds'. How much seeds differ is kept beside them.
+    root mean square, and the mean ends, of the single seeds'. How much seeds differ stands beside them.
     """
     classifier = entry["classifier"] if "/" in metric else None
     found = [per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric), {}) for seed in entry["seeds"]]
@@ -116,7 +118,7 @@ def _cell(metric: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
         low=_mean(_known(found, "low")),
         high=_mean(_known(found, "high")),
         prompts=max((row["n"] for row in found if row), default=None),
-        seed_std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        **_over_seeds(values),
         floor=_mean(_known(floors, "value")),
         paper=paper.get("mean"),
         paper_std=paper.get("std"),
@@ -138,6 +140,16 @@ def _mark_best(rows: list[TableRow]) -> list[TableRow]:
             cells.append(Cell(**{**vars(cell), "best": best}))
         marked.append(TableRow(**{**vars(row), "cells": tuple(cells)}))
     return marked
+
+
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    """Spread of seeds, and the 95% interval of their mean by Student's t."""
+    if len(values) < 2:
+        return {}
+    deviation = float(np.std(values, ddof=1))
+    half = float(t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    return {"seed_std": deviation, "seed_low": mean - half, "seed_high": mean + half}
 
 
 def _known(rows: list[Mapping[str, Any]], name: str) -> list[float]:

@@ -1,8 +1,8 @@
-"""Prompts with stable, readable ids, made from a template and the concepts of a split."""
+"""Prompts with stable, readable ids: made from a template and the concepts of a split, or written out."""
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ FIELDS = {"concept", "a"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. `id` is a slug of the concept: stable, readable, unique in its set.
+    """One prompt. `id` is a slug of the concept, or of the text where that is written out: readable, unique in its set.
 
-    Finetuning visits the groups of the training split equally often; where a split is one list, all are of one group.
+    Finetuning visits prompt sets equally often, and in each the groups of its training split; where a split is one
+    list, all are of one group.
     """
 
     id: str
@@ -26,13 +27,13 @@ class Prompt:
     concept: str
     split: str
     group: str = ""
+    set: str = ""
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A template and the prompts it makes, in the order of the file."""
+    """The prompts of a file, in its order."""
 
-    template: str
     prompts: tuple[Prompt, ...]
 
     def split(self, name: str) -> list[Prompt]:
@@ -51,27 +52,40 @@ def load_prompts(path: Path) -> PromptSet:
 
     Args:
         path: JSON with `template`, in which {concept} stands for the concept and {a} for its article, and `splits`:
-            train, validation and test, each a list of concepts, or several by the names of their groups. Further keys
-            are for people.
+            some of train, validation and test, each a list, or several by the names of their groups. An item is a
+            concept, put into the template, or {"concept": ..., "text": ...} with the whole prompt. Further keys are
+            for people.
 
     Raises:
-        UserError: the file cannot be read, lacks something, or names a concept twice.
+        UserError: the file cannot be read, lacks something, or holds a prompt twice.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("template"), str):
         raise UserError(f"{path}: should hold a template, such as 'A photo of the face of a {{concept}}, a person'.")
     splits = content.get("splits")
-    if not isinstance(splits, dict) or sorted(splits) != sorted(SPLITS):
-        raise UserError(f"{path}: splits should be {', '.join(SPLITS)}, each a list of concepts, or groups of them.")
+    if not isinstance(splits, dict) or not splits or set(splits) - set(SPLITS):
+        raise UserError(
+            f"{path}: splits should be some of {', '.join(SPLITS)}, each a list of concepts, or groups of them."
+        )
     template = content["template"]
     _check_template(path, template)
     prompts = [
-        Prompt(slug(concept), fill(template, concept), concept, split, group)
+        Prompt(slug(name), text, concept, split, group, path.stem)
         for split in SPLITS
-        for group, concept in _concepts(path, split, splits[split])
+        if split in splits
+        for group, name, concept, text in _items(path, split, splits[split], template)
     ]
     _check_unique(path, prompts)
-    return PromptSet(template, tuple(prompts))
+    return PromptSet(tuple(prompts))
+
+
+def load_split(paths: Sequence[Path], split: str) -> list[Prompt]:
+    """The prompts of one split of several sets, one set after the other.
+
+    Raises:
+        UserError: as `load_prompts` and `PromptSet.split`.
+    """
+    return [prompt for path in paths for prompt in load_prompts(path).split(split)]
 
 
 def slug(concept: str) -> str:
@@ -95,17 +109,26 @@ def _check_template(path: Path, template: str) -> None:
         )
 
 
-def _concepts(path: Path, split: str, concepts: Any) -> Iterator[tuple[str, str]]:
-    """(group, concept) of a split."""
-    groups = concepts if isinstance(concepts, dict) and concepts else {"": concepts}
+def _items(path: Path, split: str, items: Any, template: str) -> Iterator[tuple[str, str, str, str]]:
+    """(group, what the id is made of, concept, text) of each prompt of a split."""
+    groups = items if isinstance(items, dict) and items else {"": items}
     for group, members in groups.items():
         place = f"{split}.{group}" if group else split
         if not isinstance(members, list) or not members:
             raise UserError(f"{path}: split {place} should be a list of concepts, and not empty.")
-        for index, concept in enumerate(members):
-            if not isinstance(concept, str) or not slug(concept):
-                raise UserError(f"{path}: splits.{place}[{index}] is {concept!r}; it should be a word or words.")
-            yield group, concept
+        for index, item in enumerate(members):
+            if isinstance(item, dict) and sorted(item) == ["concept", "text"]:
+                concept, text = item["concept"], item["text"]
+                name = text
+            else:
+                concept = name = item
+                text = fill(template, concept) if isinstance(concept, str) and concept else ""
+            if not all(isinstance(word, str) and slug(word) for word in (concept, text)):
+                raise UserError(
+                    f"{path}: splits.{place}[{index}] is {item!r}; it should be a word or words, or a concept and "
+                    "the text of its prompt."
+                )
+            yield group, name, concept, text
 
 
 def _check_unique(path: Path, prompts: list[Prompt]) -> None:
@@ -113,5 +136,5 @@ def _check_unique(path: Path, prompts: list[Prompt]) -> None:
     for prompt in prompts:
         other = first.setdefault(prompt.id, prompt)
         if other is not prompt:
-            message = f"{prompt.concept!r} ({prompt.split}) and {other.concept!r} ({other.split}) are the same concept"
-            raise UserError(f"{path}: {message}; every concept stands once, in one split.")
+            message = f"{prompt.text!r} ({prompt.split}) and {other.text!r} ({other.split}) are the same prompt"
+            raise UserError(f"{path}: {message}; every prompt stands once, in one split.")

@@ -26,7 +26,7 @@ STAGES: dict[str, int] = {
     "classify": 1,
     "bias": 1,
     "results": 1,
-    "tables": 1,
+    "tables": 2,
     "figures": 1,
 }
 

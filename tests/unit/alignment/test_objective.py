@@ -18,7 +18,7 @@ from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.sampler import decode
 from distalign.faces.crop import expand_square
 from distalign.faces.detector import FaceBatch
-from distalign.prompts import load_prompts
+from distalign.prompts import load_split
 from helpers.finetuning import detect, tiny_judges, tiny_paths, tiny_plan_spec, tiny_spec
 
 GENDER = {"gender": {"female": 0.5, "male": 0.5}}
@@ -28,7 +28,7 @@ GENDER = {"gender": {"female": 0.5, "male": 0.5}}
 def world(tiny_backbone: Path, tmp_path: Path) -> dict[str, Any]:
     paths = tiny_paths(tiny_backbone, tmp_path)
     judges = tiny_judges({}, paths, torch.device("cpu"))
-    plan = TrainingPlan.from_spec(tiny_plan_spec(), load_prompts(paths.prompts).split("train"))
+    plan = TrainingPlan.from_spec(tiny_plan_spec(), load_split(paths.prompts, "train"))
     originals = Originals(paths.originals, plan, judges.reader.classifier.attributes)
     iteration = plan.iteration(0)
     return {

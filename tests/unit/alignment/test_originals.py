@@ -10,7 +10,7 @@ from distalign.alignment.reading import class_probabilities
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.sampler import generate
 from distalign.errors import UserError
-from distalign.prompts import load_prompts
+from distalign.prompts import load_split
 from helpers.finetuning import tiny_paths, tiny_plan_spec, tiny_reader
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 def test_originals_are_what_the_frozen_model_makes(tiny_backbone: Path, tmp_path: Path) -> None:
     paths = tiny_paths(tiny_backbone, tmp_path)
     spec = tiny_plan_spec()
-    plan = TrainingPlan.from_spec(spec, load_prompts(paths.prompts).split("train"))
+    plan = TrainingPlan.from_spec(spec, load_split(paths.prompts, "train"))
     reader = tiny_reader()
     attributes = reader.classifier.attributes
     iteration = plan.iteration(1)
@@ -53,6 +53,6 @@ def test_without_a_face_columns_are_null(tiny_backbone: Path, tmp_path: Path) ->
 
 def test_originals_of_another_plan_are_refused(tiny_backbone: Path, tmp_path: Path) -> None:
     paths = tiny_paths(tiny_backbone, tmp_path)
-    plan = TrainingPlan.from_spec(tiny_plan_spec(seed=4), load_prompts(paths.prompts).split("train"))
+    plan = TrainingPlan.from_spec(tiny_plan_spec(seed=4), load_split(paths.prompts, "train"))
     with pytest.raises(UserError, match="of another plan"):
         Originals(paths.originals, plan, ("gender", "race"))

@@ -29,6 +29,14 @@ def test_groups_are_visited_equally_often() -> None:
     assert len(set(seeds)) == len(seeds)
 
 
+def test_sets_are_visited_equally_often_and_in_each_the_groups() -> None:
+    one = [Prompt(f"a{i}", "", "", "train", group=f"g{i % 2}", set="one") for i in range(4)]
+    two = [Prompt(f"b{i}", "", "", "train", set="two") for i in range(3)]
+    plan = TrainingPlan.from_spec(SPEC, one + two)
+    visits = Counter(prompt.id for k in range(12) for prompt in plan.iteration(k).prompts)
+    assert visits == {f"a{i}": 3 for i in range(4)} | {f"b{i}": 4 for i in range(3)}
+
+
 def test_iterations_are_a_pure_function_and_return_after_the_period() -> None:
     plan = TrainingPlan.from_spec(SPEC, PROMPTS)
     assert plan.iteration(7) == TrainingPlan.from_spec(SPEC, PROMPTS).iteration(7)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from distalign.alignment import targets
-from distalign.alignment.targets import alignment_targets, assign, binary_targets, expected_transport
+from distalign.alignment.targets import alignment_targets, assign, binary_targets, expected_transport, fixed_transport
 
 
 def brute_force(
@@ -112,3 +112,30 @@ def test_images_without_a_face_take_no_part() -> None:
         np.testing.assert_array_equal(labels[attribute][found], only[attribute])
     none = alignment_targets(p, shares, np.zeros(5, bool), 0.8, 10, 0)
     assert all((value == -1).all() for value in none.values())
+
+
+@pytest.mark.parametrize("sizes", [{"a": 2}, {"a": 3}, {"a": 2, "b": 2}])
+@pytest.mark.parametrize("n", [1, 4, 6])
+def test_fixed_transport_against_brute_force(sizes: dict[str, int], n: int) -> None:
+    p = faces(n, sizes, seed=n)
+    shares = {attribute: [1 / size] * size for attribute, size in sizes.items()}
+    cells = list(itertools.product(*map(range, sizes.values())))
+    cost = sum(
+        ((p[a][:, None] - np.eye(k)[[c[i] for c in cells]]) ** 2).sum(2) for i, (a, k) in enumerate(sizes.items())
+    )
+    counts = [n // len(cells) + (i < n % len(cells)) for i in range(len(cells))]
+    labels = [cell for cell, count in enumerate(counts) for _ in range(count)]
+    least = min(sum(np.sqrt(cost[i, c]) for i, c in enumerate(order)) for order in set(itertools.permutations(labels)))
+    q = fixed_transport(p, shares)
+    chosen = [cells.index(tuple(int(q[a][i].argmax()) for a in sizes)) for i in range(n)]
+    assert sorted(chosen) == labels
+    assert sum(np.sqrt(cost[i, c]) for i, c in enumerate(chosen)) == pytest.approx(least)
+
+
+def test_a_fixed_split_leaves_no_face_without_a_target() -> None:
+    p = {"gender": np.stack([np.linspace(0.9, 0.6, 10), np.linspace(0.1, 0.4, 10)], axis=1)}
+    shares, found = {"gender": [0.5, 0.5]}, np.ones(10, bool)
+    assert alignment_targets(p, shares, found, 0.8, 0, 0, fixed=True)["gender"].tolist() == [0] * 5 + [1] * 5
+    assert -1 in alignment_targets(p, shares, found, 0.8, 0, 0)["gender"]
+    uneven = {"gender": [0.25, 0.75]}
+    assert alignment_targets(p, uneven, found, 0.8, 0, 0, fixed=True)["gender"].tolist().count(0) in (2, 3)

@@ -70,7 +70,9 @@ def make_root(path: Path) -> Path:
     shutil.copy(REPOSITORY / "resources" / "paper_numbers.yaml", path / "resources")
     shutil.copy(REPOSITORY / "config.yaml", path)
     splits = {"train": [f"job {index}" for index in range(8)], "validation": ["clerk"], "test": ["judge", "cook"]}
-    for name in ("mini_occupations", "occupations"):
-        content = {"template": "a face of a {concept}", "splits": splits}
-        (path / "resources" / "prompts" / f"{name}.json").write_text(json.dumps(content))
+    for name in ("occupations", "contexts", "sports", "descriptors", "styles"):
+        own = {"test": splits["test"]} if name == "styles" else splits
+        content = {"template": f"a face of a {{concept}}, {name}", "splits": own}
+        for file in (f"{name}.json", f"mini_{name}.json"):
+            (path / "resources" / "prompts" / file).write_text(json.dumps(content))
     return path

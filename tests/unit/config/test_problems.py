@@ -95,10 +95,30 @@ def test_two_runs_of_the_same_meaning(raw: dict[str, Any], problems_of: Problems
     assert problems_of(raw) == {"runs.again": "means the same as run 'ours_gender'; remove one"}
 
 
-def test_a_row_cannot_give_a_run_other_seeds(raw: dict[str, Any], problems_of: ProblemsOf) -> None:
-    raw["tables"]["comparison"]["rows"].append({"run": {"from": "ours_gender", "seeds": [5]}})
-    (message,) = problems_of(raw).values()
-    assert "means the same as run 'ours_gender', which has seeds [0]" in message
+def test_seeds_of_rows(raw: dict[str, Any], problems_of: ProblemsOf) -> None:
+    raw["tables"]["comparison"]["rows"] += [
+        {"run": "ours_gender", "seeds": [1, 1]},
+        {"run": {"from": "ours_gender", "seeds": [2, 2], "rank": 3}},
+    ]
+    assert problems_of(raw) == {
+        "tables.comparison.rows[4].seeds[1]": "this seed is listed twice",
+        "tables.comparison.rows[5].run.seeds[1]": "this seed is listed twice",
+    }
+
+
+def test_prompt_sets(raw: dict[str, Any], problems_of: ProblemsOf) -> None:
+    raw["runs"]["ours_gender"]["prompt_sets"] = ["occupation", "sports"]
+    raw["runs"]["ours_gender_race"]["prompt_sets"] = ["styles"]
+    raw["runs"]["ours_race"]["prompt_sets"] = ["sports", "sports"]
+    raw["evaluations"] |= {"a": {"prompt_set": "sport"}, "b": {"prompt_set": "styles", "prompts": "train"}}
+    found = problems_of(raw)
+    assert {where: message.partition(";")[0] for where, message in found.items()} == {
+        "runs.ours_gender.prompt_sets": "no prompt set of this name",
+        "runs.ours_gender_race.prompt_sets": "prompt set 'styles' has no train split",
+        "runs.ours_race.prompt_sets": "the same prompt set is listed twice",
+        "evaluations.a.prompt_set": "no prompt set of this name",
+        "evaluations.b.prompts": "prompt set 'styles' has no such split",
+    }
 
 
 def test_the_original_has_no_settings(raw: dict[str, Any], problems_of: ProblemsOf) -> None:
@@ -119,7 +139,7 @@ def test_the_original_has_no_settings(raw: dict[str, Any], problems_of: Problems
         ({"gradient": {"weights": "exact", "steps": 4}}, "gradient.steps", "sweep passes every step"),
         ({"align": {}}, "align", "needs an attribute to align"),
         ({"align": {"gender": "unifrom"}}, "align.gender", "should be 'uniform' or shares of female, male"),
-        ({"prompts_per_step": 20}, "prompts_per_step", "more than the 8 prompts of the training split"),
+        ({"prompts_per_step": 20}, "prompts_per_step", "more than the 8 prompts to finetune on"),
         ({"align": {"gender": {"femal": 1}}}, "align.gender.femal", "did you mean 'female'"),
         ({"iterations": True}, "iterations", "should be a number"),
         ({"iterations": None}, "iterations", "given neither here nor by preset"),
@@ -176,7 +196,8 @@ def test_problems_of_a_preset_name_its_file(raw: dict[str, Any], own_root: Path)
         ("from: mini\nfrom: smoke", "given twice"),
         ("from: mini\nbackbone: {source: hub}", "also needs id and revision"),
         ("from: mini\nby_attributes: {race+gender: {rank: 2}}", "in the order gender+race+age"),
-        ("from: mini\nprompts: {file: nowhere.json}", "No such file"),
+        ("from: mini\nby_trained: {unet+text_encoder: {rank: 2}}", "in the order text_encoder+unet+prompt_prefix"),
+        ("from: mini\nprompts: {occupations: {file: nowhere.json}}", "No such file"),
         ("", "this key is missing"),
     ],
 )
@@ -191,7 +212,7 @@ def test_presets_that_cannot_be_read(raw: dict[str, Any], own_root: Path, text: 
 def test_prompt_files_that_are_none(raw: dict[str, Any], own_root: Path, content: str | None) -> None:
     path = own_root / "resources/prompts/mini_occupations.json"
     path.unlink() if content is None else path.write_text(content)
-    assert list(listed(raw, own_root)) == ["prompts.file"]
+    assert list(listed(raw, own_root)) == ["prompts.occupations.file"]
 
 
 @pytest.mark.parametrize("content", [None, "[]", "tables: 3", "tables: {table1: {rows: {ours_gender: {clip_t: x}}}}"])

@@ -105,6 +105,33 @@ def test_adding_a_row_changes_no_other_specification(raw: dict[str, Any], root: 
         assert after.image_spec(run, 0, "occupations") == before.image_spec(run, 0, "occupations")
 
 
+def test_a_row_with_seeds_of_its_own(raw: dict[str, Any], root: Path) -> None:
+    raw["tables"]["comparison"]["rows"] = [
+        {"run": "ours_gender", "seeds": [0, 1]},
+        {"run": {"from": "ours_gender", "seeds": [2]}},
+        {"run": "ours_gender"},
+    ]
+    study = load_study(raw, root)
+    assert [row["seeds"] for row in study.table_spec("comparison")["rows"]] == [[0, 1], [2], [0]]
+    assert (study.seeds("ours_gender"), study.all_seeds("ours_gender")) == ([0], [0, 1, 2])
+
+
+def test_prompt_sets_are_part_of_what_a_run_is(raw: dict[str, Any], root: Path) -> None:
+    before = load_study(raw, root)
+    raw["runs"]["ours_gender"]["prompt_sets"] = ["occupations"]
+    assert load_study(raw, root).finetune_spec("ours_gender", 0) == before.finetune_spec("ours_gender", 0)
+    raw["runs"]["ours_gender"]["prompt_sets"] = ["occupations", "sports"]
+    raw["evaluations"]["sports"] = {"prompt_set": "sports"}
+    study = load_study(raw, root)
+    assert len(study.plan_spec("ours_gender", 0)["train_prompts"]) == 2
+    assert study.prompt_files("ours_gender") == [
+        f"resources/prompts/mini_{name}.json" for name in ("occupations", "sports")
+    ]
+    assert study.prompt_file("sports") == "resources/prompts/mini_sports.json"
+    images = [study.image_spec("original", 0, name)["prompts"] for name in ("occupations", "sports")]
+    assert images[0] != images[1]
+
+
 def test_the_original_is_one_for_all_and_seeds_differ(raw: dict[str, Any], root: Path) -> None:
     study = load_study(raw, root)
     assert study.image_spec("original", 0, "occupations")["adapter"] == {"method": "original"}
@@ -202,3 +229,15 @@ def test_sd15_has_the_papers_values(raw: dict[str, Any], root: Path) -> None:
     assert runs["ours_gender"].loss.agree == {"gender": 0.2, "race": 0.6, "age": 0.6}
     assert runs["ours_gender"].classifier == "loss_celeba"
     assert all(runs[name].confidence == 0.8 and runs[name].rank == 50 for name in names)
+
+
+def test_what_the_preset_says_of_runs_that_train_the_same_parts(raw: dict[str, Any], own_root: Path) -> None:
+    path = own_root / "presets/mini.yaml"
+    preset = yaml.safe_load(path.read_text())
+    preset["by_trained"] = {"text_encoder+unet": {"rank": 3, "guidance": 2}}
+    preset["by_attributes"] = {"gender": {"rank": 5, "ema_decay": 0.25}}
+    path.write_text(yaml.safe_dump(preset))
+    raw["runs"]["both"] = {"from": "ours_gender", "train": ["unet", "text_encoder"]}
+    runs = load_study(raw, own_root).runs
+    assert (runs["both"].rank, runs["both"].guidance, runs["both"].ema_decay) == (3, 2, 0.25)
+    assert (runs["ours_gender"].rank, runs["ours_gender"].ema_decay) == (5, 0.25)

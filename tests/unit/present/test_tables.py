@@ -78,6 +78,8 @@ def test_seeds_together():
     assert cell.std == pytest.approx(0.5 / 2**0.5)
     assert cell.low == pytest.approx(0.234)
     assert cell.seed_std == pytest.approx(0.1 / 2**0.5)
+    half = 12.7062 * 0.1 / 2  # Student's t, one degree of freedom
+    assert (cell.seed_low, cell.seed_high) == pytest.approx((cell.value - half, cell.value + half), abs=1e-4)
 
 
 def test_run_without_results_is_named():

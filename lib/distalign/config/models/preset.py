@@ -1,6 +1,7 @@
 """A preset: the world a run lives in. Diffusion model, face data, classifiers, encoders, prompts, budgets."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -17,7 +18,7 @@ from distalign.config.models.base import (
     by_attribute,
     partial,
 )
-from distalign.config.models.run import RunDefaults
+from distalign.config.models.run import OCCUPATIONS, Part, RunDefaults
 
 DatasetOf = Annotated[
     dict[str, str],
@@ -46,7 +47,7 @@ class Weights(Model):
 
 
 class Prompts(Model):
-    """The prompt set, with its splits train, validation and test. Groups of the first are trained on equally often."""
+    """A prompt set, with some of the splits train, validation and test. Groups of the first take turns in training."""
 
     file: str = Field(description="JSON file, relative to the repository.")
 
@@ -150,6 +151,7 @@ class Job(Model):
 class EvaluationSettings(Model):
     """What is generated and how it is judged."""
 
+    prompt_set: Name = Field(OCCUPATIONS, description="The preset's prompt set.")
     prompts: Literal["train", "validation", "test"] = Field("test", description="Split of the prompt set.")
     images_per_prompt: Count = Field(description="Images per prompt.")
     sampler_steps: Count = Field(description="Number of sampler steps.")
@@ -157,14 +159,20 @@ class EvaluationSettings(Model):
     classifier: Name = Field("evaluation", description="The preset's classifier that bias is measured by.")
 
 
-def _attribute_set(key: str) -> str:
-    names = key.split("+")
-    if names != [attribute for attribute in ATTRIBUTES if attribute in names]:
-        raise ValueError(f"should join attributes in the order {'+'.join(ATTRIBUTES)}")
-    return key
+def _joined(words: str, order: Sequence[str]) -> AfterValidator:
+    """Validator of a key that joins some of `order`, in that order."""
+
+    def check(key: str) -> str:
+        names = key.split("+")
+        if names != [name for name in order if name in names]:
+            raise ValueError(f"should join {words} in the order {'+'.join(order)}")
+        return key
+
+    return AfterValidator(check)
 
 
-AttributeSet = Annotated[str, AfterValidator(_attribute_set)]
+AttributeSet = Annotated[str, _joined("attributes", list(ATTRIBUTES))]
+PartSet = Annotated[str, _joined("parts", get_args(Part))]
 EvaluationEntry = Annotated[
     dict[str, Any],
     partial(EvaluationSettings, "Evaluation", "An evaluation; the preset supplies what it does not say."),
@@ -188,7 +196,9 @@ class Preset(Model):
         description="Let U-Net and decoder compute in bfloat16, with float32 weights, where the processor has "
         "instructions for it; unset: in `precision`.",
     )
-    prompts: Prompts = Field(description="The prompt set.")
+    prompts: dict[Name, Prompts] = Field(
+        min_length=1, description="Prompt sets by name; `occupations` is the one used unless said otherwise."
+    )
     faces: dict[Name, Faces] = Field(description="Face data sets by name.")
     detector: Detector = Field(description="Face detection.")
     chip: Chip = Field(description="Face crops.")
@@ -208,5 +218,9 @@ class Preset(Model):
     by_attributes: dict[AttributeSet, RunDefaults] = Field(
         default_factory=dict,
         description="Settings of runs that align exactly these attributes (`gender+race`), on top of `defaults`.",
+    )
+    by_trained: dict[PartSet, RunDefaults] = Field(
+        default_factory=dict,
+        description="Settings of runs that train exactly these parts (`text_encoder+unet`), on top of `by_attributes`.",
     )
     evaluation: EvaluationEntry = Field(description="Settings of every evaluation that does not say otherwise.")

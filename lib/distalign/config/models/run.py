@@ -27,6 +27,7 @@ Align = Annotated[
 ]
 Factors = Annotated[dict[str, float], by_attribute("Factors", "One factor per attribute.", lambda attribute: Share)]
 Part = Literal["text_encoder", "unet", "prompt_prefix"]
+OCCUPATIONS = "occupations"  # the prompt set that is used unless said otherwise
 
 
 class Gradient(Model):
@@ -119,8 +120,19 @@ class RunSettings(Model):
     confidence: Share = Field(
         description="C: an image whose most probable target class has less probability than this has no target."
     )
+    targets: Literal["transport", "fixed"] | None = Field(
+        None,
+        description="Target classes by optimal transport in expectation over draws of the target distribution "
+        "(transport: eq. 5), or to one fixed set with its shares (fixed: half of the faces each for two classes); "
+        "unset: transport.",
+    )
     loss: Loss = Field(description="Weights of the image and face losses.")
     classifier: Name = Field("loss", description="The preset's classifier inside the losses.")
+    prompt_sets: list[Name] = Field(
+        [OCCUPATIONS],
+        min_length=1,
+        description="The preset's prompt sets to finetune on; they are visited equally often, whatever their sizes.",
+    )
     noise_period: Count | None = Field(
         None,
         description="After this many iterations the same prompts and noises return, so that the originals are a finite "

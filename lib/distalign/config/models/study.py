@@ -27,6 +27,9 @@ class Row(Model):
         description="Who reads bias and frequencies in this row, instead of the evaluation's classifier: another of "
         "the preset's classifiers, or `reader`.",
     )
+    seeds: Seeds | None = Field(
+        None, description="Repetitions shown in this row, instead of the run's own; several give a spread over seeds."
+    )
     paper: str | None = Field(
         None, description="The paper's numbers for this row: table/row of resources/paper_numbers.yaml."
     )
