@@ -88,9 +88,13 @@ def weights_spec(weights):
 
 
 def headline_figures():
-    """The figures that need no run the headline table does not have."""
-    runs = {run for run, _, _ in evaluated(HEADLINE)}
-    return [name for name, it in STUDY.figures.items() if runs and set(it.runs) <= runs]
+    """The figures that need no images the headline tables do not have."""
+    made = {(run, evaluation) for run, _, evaluation in evaluated(HEADLINE)}
+    return [
+        name
+        for name, it in STUDY.figures.items()
+        if it.evaluation and {(run, it.evaluation) for run in it.runs} <= made
+    ]
 
 
 def per_figure(kind, figure):

@@ -8,7 +8,7 @@ from distalign.config.expansion import Run
 from distalign.config.fingerprint import fingerprint
 from distalign.config.loading import count_concepts
 from distalign.config.methods import METHODS, UNCHANGED
-from distalign.config.metrics import attributes_of, metric_names
+from distalign.config.metrics import attributes_of, metric_names, split_column
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
 from distalign.config.problems import ABSENT, Path, Problems
 from distalign.config.specs import run_meaning
@@ -144,10 +144,27 @@ def check_tables(
     readers = [*preset.classifiers, *([READER] if preset.reader else [])]
     for name, table in config.tables.items():
         at: Path = ("tables", name)
+        columns = []
         for index, column in enumerate(table.columns):
-            if column not in metric_names():
-                problems.unknown(file, (*at, "columns", index), "no metric of this name", column, metric_names())
-        columns = [(index, attributes_of(column)) for index, column in enumerate(table.columns)]
+            metric, classifier = split_column(column)
+            path = (*at, "columns", index)
+            if metric not in metric_names():
+                problems.unknown(file, path, "no metric of this name", metric, metric_names())
+            elif classifier is None:
+                columns.append((index, attributes_of(metric)))
+            elif classifier not in readers or not attributes_of(metric):
+                readable = readers if attributes_of(metric) else []
+                problems.unknown(file, path, "no classifier that reads this", classifier, readable)
+            else:
+                _unread(
+                    [(index, attributes_of(metric))],
+                    (*at, "columns"),
+                    table.columns,
+                    classifier,
+                    preset,
+                    file,
+                    problems,
+                )
         for index, row in enumerate(table.rows):
             if row.classifier in readers:
                 _unread(columns, (*at, "columns"), table.columns, row.classifier, preset, file, problems)

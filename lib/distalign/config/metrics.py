@@ -22,6 +22,12 @@ def metric_names() -> list[str]:
     ]
 
 
+def split_column(column: str) -> tuple[str, str | None]:
+    """Metric of a table's column and, after an `@`, the classifier it is read by: `bias/gender@loss`."""
+    metric, _, classifier = column.partition("@")
+    return metric, classifier or None
+
+
 def attributes_of(metric: str) -> list[str]:
     """The attributes a metric is about; none for those of `PLAIN`."""
     _, _, about = metric.partition("/")

@@ -159,7 +159,7 @@ class Study:
             }
             for row in spec.rows
         ]
-        return drop_none({"title": spec.title, "columns": list(spec.columns), "rows": rows})
+        return drop_none({"title": spec.title, "columns": list(spec.columns), "target": spec.target, "rows": rows})
 
     def figure_spec(self, figure: str) -> dict[str, Any]:
         """A figure with its runs: seeds, targets, and the classifier whose predictions are shown."""

@@ -33,6 +33,7 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
+    target: Mapping[str, Mapping[str, float]] | None = None
 
 
 class TableResolution:
@@ -57,7 +58,8 @@ class TableResolution:
                 self._row(row, ("tables", name, "rows", index), table.evaluation)
                 for index, row in enumerate(table.rows)
             ]
-            resolved[name] = Table(table.title, tuple(table.columns), tuple(row for row in rows if row is not None))
+            known = tuple(row for row in rows if row is not None)
+            resolved[name] = Table(table.title, tuple(table.columns), known, table.target)
         return resolved
 
     def _row(self, row: Row, at: Path, evaluation: str) -> TableRow | None:

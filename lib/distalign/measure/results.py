@@ -10,12 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from distalign.measure import similarity
-from distalign.measure.bias import RunKey, bias, cells, frequencies_of, number_prompts, target_distance
+from distalign.measure.bias import RunKey, bias, cell_shares, cells, frequencies_of, number_prompts, target_distance
 from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts, wilson
 from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, read_table, to_table
 from distalign.store.seeds import stable_seed
 
 Array = NDArray[np.float64]
+Target = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Measurement:
     is_share: bool = False
 
 
-def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
+def run_results(bias_rows: pa.Table, classified: pa.Table, target: Target | None = None) -> pa.Table:
     """Bring one evaluation of one run into tidy form.
 
     Args:
         bias_rows: schema BIAS, as `bias_table` made it from `classified`.
         classified: schema CLASSIFIED.
+        target: {attribute: {class: share}} distances are measured to, instead of the run's own.
 
     Returns:
         rows of schema RESULTS: per metric one for each prompt and, with prompt_id null, one for the run.
@@ -45,7 +47,7 @@ def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
     prompts, prompt_index = number_prompts(classified["prompt_id"].to_pylist())
     key = RunKey(**bias_rows.select(["preset", "run", "seed", "evaluation"]).slice(0, 1).to_pylist()[0])
     measured = [
-        *_attribute_measurements(bias_rows.to_pylist()),
+        *_attribute_measurements(bias_rows.to_pylist(), target),
         *_image_measurements(classified, prompt_index, len(prompts)),
     ]
     rows = [{**asdict(key), **row} for measurement in measured for row in _rows(measurement, prompts)]
@@ -53,7 +55,10 @@ def run_results(bias_rows: pa.Table, classified: pa.Table) -> pa.Table:
 
 
 def collect_results(
-    bias_files: Sequence[Path], classified_files: Sequence[Path], read: Mapping[str, Sequence[str]]
+    bias_files: Sequence[Path],
+    classified_files: Sequence[Path],
+    read: Mapping[str, Sequence[str]],
+    target: Target | None = None,
 ) -> pa.Table:
     """Read the measurements of several evaluations, in pairs, and bring them into one tidy table.
 
@@ -61,13 +66,14 @@ def collect_results(
         bias_files: schema BIAS.
         classified_files: schema CLASSIFIED, of the same evaluations in the same order.
         read: the attributes each classifier reads.
+        target: as for `run_results`.
     """
     schema = CLASSIFIED(read)
     pairs = zip(bias_files, classified_files, strict=True)
-    return pa.concat_tables([run_results(read_table(a, BIAS), read_table(b, schema)) for a, b in pairs])
+    return pa.concat_tables([run_results(read_table(a, BIAS), read_table(b, schema), target) for a, b in pairs])
 
 
-def _attribute_measurements(rows: list[dict[str, Any]]) -> Iterator[Measurement]:
+def _attribute_measurements(rows: list[dict[str, Any]], target: Target | None) -> Iterator[Measurement]:
     """bias, floor and distance of each classifier and attribute; class frequencies of single attributes."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -75,14 +81,19 @@ def _attribute_measurements(rows: list[dict[str, Any]]) -> Iterator[Measurement]
     for (classifier, attribute), group in groups.items():
         names = cells(attribute)
         counts = np.array([_cell_counts(row, names) for row in group])
-        target = np.array([dict(group[0]["target"])[name] for name in names])
+        own = dict(group[0]["target"])
+        wanted = cell_shares(attribute, target) if target else np.array([own[name] for name in names])
         floors = np.array([np.nan if row["floor"] is None else row["floor"] for row in group])
         shares = frequencies_of(counts)
         drawn = frequencies_of(resample_counts(counts, stable_seed("images", classifier, attribute)))
         statistics: dict[str, tuple[Array, Array | None, float]] = {
             f"bias/{attribute}": (bias(shares), bias(drawn), 2 / len(names)),
             f"floor/{attribute}": (floors, None, 1.0),
-            f"distance/{attribute}": (target_distance(shares, target), target_distance(drawn, target), 1.0),
+            f"distance/{attribute}": (
+                target_distance(shares, wanted),
+                target_distance(drawn, wanted),
+                1.0,
+            ),
         }
         if "+" not in attribute:
             for index, name in enumerate(names):

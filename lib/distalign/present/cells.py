@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one run: mean and standard deviation over prompts, 95% interval, and what the paper reports.
+    """One column of one row: mean and standard deviation over prompts, 95% interval, and what the paper reports.
 
     With several seeds also the standard deviation over them, and the 95% interval of their mean by Student's t.
     """

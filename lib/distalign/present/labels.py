@@ -1,5 +1,7 @@
 """What metrics, attributes and prompts are called in print."""
 
+from distalign.config.metrics import split_column
+
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
 INITIALS = {"gender": "G", "race": "R", "age": "A"}
@@ -24,7 +26,10 @@ def attribute_label(attribute: str) -> str:
 
 
 def metric_label(metric: str) -> str:
-    """Heading of a column or an axis."""
+    """Heading of a column or an axis; of `bias/gender@loss` with the classifier behind it."""
+    metric, classifier = split_column(metric)
+    if classifier is not None:
+        return f"{metric_label(metric)} ({classifier})"
     kind, _, about = metric.partition("/")
     if metric in PLAIN:
         return PLAIN[metric]

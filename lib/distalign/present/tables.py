@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import t
 
+from distalign.config.metrics import split_column
 from distalign.errors import UserError
 from distalign.present import formats
 from distalign.present.cells import Cell, Table, TableRow
@@ -63,7 +64,7 @@ def build_table(name: str, spec: Mapping[str, Any], results: pa.Table) -> Table:
                 f"table {name}: no results for run {entry['run']!r}, seed {absent[0]}, evaluation "
                 f"{entry['evaluation']!r}. Results hold: {_listing(measured)}. Run the workflow for it first."
             )
-        cells = tuple(_cell(metric, entry, per_run) for metric in spec["columns"])
+        cells = tuple(_cell(column, entry, per_run) for column in spec["columns"])
         row = (entry["label"], entry.get("group"), entry["run"], entry["evaluation"], len(entry["seeds"]), cells)
         rows.append(TableRow(*row))
     return Table(name, spec["title"], tuple(spec["columns"]), tuple(_mark_best(rows)))
@@ -87,6 +88,7 @@ def cell_table(table: Table) -> pa.Table:
             "seeds": row.seeds,
             **{name: getattr(row, name) for name in ("group", "label", "run", "evaluation")},
             **{name: value for name, value in vars(cell).items() if name != "best"},
+            "metric": split_column(cell.metric)[0],
         }
         for index, row in enumerate(table.rows)
         for cell in row.cells
@@ -94,13 +96,14 @@ def cell_table(table: Table) -> pa.Table:
     return to_table({name: [line[name] for line in lines] for name in CELLS.names}, CELLS)
 
 
-def _cell(metric: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> Cell:
+def _cell(column: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> Cell:
     """Bring a run's seeds together.
 
     Seeds share their prompts, so the spread over prompts and the interval do not shrink with more seeds: they are the
     root mean square, and the mean ends, of the single seeds'. How much seeds differ stands beside them.
     """
-    classifier = entry["classifier"] if "/" in metric else None
+    metric, reader = split_column(column)
+    classifier = (reader or entry["classifier"]) if "/" in metric else None
     found = [per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric), {}) for seed in entry["seeds"]]
     floors = [
         per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric.replace("bias/", "floor/")), {})
@@ -109,9 +112,9 @@ def _cell(metric: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
     ]
     values = _known(found, "value")
     squares = [value**2 for value in _known(found, "std")]
-    paper = entry.get("paper", {}).get(metric, {})
+    paper = entry.get("paper", {}).get(column, {})
     return Cell(
-        metric,
+        column,
         classifier,
         value=_mean(values),
         std=float(np.sqrt(np.mean(squares))) if squares else None,

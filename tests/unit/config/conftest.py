@@ -15,7 +15,24 @@ from distalign.config.problems import ConfigError
 from distalign.config.study import load_study
 
 REPOSITORY = Path(__file__).parents[3]
-CONFIG = read_yaml(REPOSITORY / "config.yaml")
+
+
+def first_rows() -> dict[str, Any]:
+    """The configuration as it is for the paper's first table alone: more is added from time to time."""
+    config = read_yaml(REPOSITORY / "config.yaml")
+    runs = ["original", "ours_gender", "ours_race", "ours_gender_race"]
+    figures = {name: config["figures"][name] for name in ("training_curves", "frequencies", "contact_sheet")}
+    for figure in figures.values():
+        figure["runs"] = [run for run in figure["runs"] if run in runs]
+    return config | {
+        "runs": {name: config["runs"][name] for name in runs},
+        "evaluations": {"occupations": config["evaluations"]["occupations"]},
+        "tables": {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")},
+        "figures": figures,
+    }
+
+
+CONFIG = first_rows()
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +70,8 @@ def listed(config: Any, root: Path) -> dict[str, str]:
 
 # The mini preset is tuned from time to time; what these tests say of it must not change with it.
 PINNED = {
-    "images_per_step": 60,
-    "prompts_per_step": 6,
+    "images_per_step": 64,
+    "prompts_per_step": 4,
     "sampler_steps": [10],
     "gradient": {"weights": "adjusted"},
     "rank": 8,

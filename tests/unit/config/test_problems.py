@@ -52,7 +52,7 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
         "runs.shares.align.gender.femal": "unknown key; did you mean 'female'?",
         "runs.shares.align.race": "the shares sum to 0.4, not to 1",
         "runs.shares.align.agee": "unknown key; did you mean 'age'?",
-        "runs.uneven.images_per_step": "not divisible by prompts_per_step: 6",
+        "runs.uneven.images_per_step": "not divisible by prompts_per_step: 4",
         "runs.uneven.gradient.weights": "did you mean 'adjusted'?",
         "runs.unsure.method": "no method of this name; did you mean 'adjusted_dft'?",
         "runs.reads.classifier": "no classifier of this name; did you mean 'loss'?",
@@ -176,14 +176,14 @@ def test_columns_the_classifier_of_a_row_does_not_read(raw: dict[str, Any], root
 
 def test_problems_of_a_preset_name_its_file(raw: dict[str, Any], own_root: Path) -> None:
     path = own_root / "presets" / "mini.yaml"
-    text = path.read_text().replace("rank: 8", "rnk: 8").replace("prompts_per_step: 6", "prompts_per_step: 7")
+    text = path.read_text().replace("rank: 8", "rnk: 8").replace("prompts_per_step: 4", "prompts_per_step: 7")
     path.write_text(text.replace("  faces: bank_faces", "  faces: bank_face"))
     with pytest.raises(ConfigError, match=r"presets/mini.yaml: \d problems") as caught:
         load_study(raw, own_root)
     message = str(caught.value)
     for expected in ("defaults.rnk: 8", "did you mean 'rank'?", "bank.faces", "did you mean 'bank_faces'?"):
         assert expected in message
-    assert "defaults.images_per_step: 60\n      not divisible by prompts_per_step: 7" in message
+    assert "defaults.images_per_step: 64\n      not divisible by prompts_per_step: 7" in message
 
 
 @pytest.mark.parametrize(

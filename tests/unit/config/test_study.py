@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from distalign.config.attributes import ATTRIBUTES
+from distalign.config.files import read_yaml
 from distalign.config.fingerprint import fingerprint
 from distalign.config.models import RunSettings
 from distalign.config.specs import run_meaning
@@ -208,10 +209,10 @@ def test_tables_and_figures_are_complete(raw: dict[str, Any], root: Path) -> Non
 
 
 @pytest.mark.parametrize("preset", ["mini", "smoke", "sd15"])
-def test_every_preset_completes_the_paper(raw: dict[str, Any], root: Path, preset: str) -> None:
-    study = load_study({**raw, "preset": preset}, root)
+def test_every_preset_completes_the_paper(root: Path, preset: str) -> None:
+    study = load_study({**read_yaml(root / "config.yaml"), "preset": preset}, root)
     assert study.preset.name == preset
-    assert list(study.runs) == ["original", "ours_gender", "ours_race", "ours_gender_race"]
+    assert list(study.runs)[:4] == ["original", "ours_gender", "ours_race", "ours_gender_race"]
     assert all(attributes[0] == "gender" for attributes in study.read().values())
     for dataset in study.preset.faces:
         assert study.faces_spec(dataset)["source"] in {"rendered", "celeba", "fairface"}

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from distalign.errors import UserError
@@ -70,6 +71,20 @@ def test_best_only_within_groups_and_as_printed(table):
         [True, False, False],  # clip_t .300 and .302 print alike
         [False, False, True],
     ]
+
+
+def test_a_column_read_by_another_classifier():
+    rows = results().to_pylist()
+    other = [{**row, "classifier": "loss", "value": 0.5} for row in rows if row["metric"] == "bias/gender"]
+    about = spec() | {"columns": ["bias/gender", "bias/gender@loss"]}
+    table = build_table("comparison", about, pa.Table.from_pylist(rows + other, schema=RESULTS))
+    assert [cell.value for cell in table.rows[1].cells] == [0.234, 0.5]
+    assert [cell.paper for cell in table.rows[1].cells] == [0.23, None]
+    assert "Gender bias (loss) ↓" in as_markdown(table)
+    lines = cell_table(table).to_pylist()
+    assert {(line["metric"], line["classifier"]) for line in lines} == {
+        ("bias/gender", "evaluation"), ("bias/gender", "loss"),
+    }  # fmt: skip
 
 
 def test_seeds_together():

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from distalign.config.models.base import Count, Model, Name
 from distalign.config.models.preset import EvaluationEntry
-from distalign.config.models.run import RunEntry, Seeds
+from distalign.config.models.run import Align, RunEntry, Seeds
 
 RunReference = Annotated[
     Annotated[Name, Tag("name")] | Annotated[RunEntry, Tag("inline")],
@@ -43,7 +43,11 @@ class TableSpec(Model):
     columns: list[str] = Field(
         min_length=1,
         description="Metrics: bias/A, distance/A (to the run's target) for attributes A such as gender or gender+race, "
-        "frequency/age=old, clip_t, clip_i, dino, face_found, concept_readable.",
+        "frequency/age=old, clip_t, clip_i, dino, face_found, concept_readable. With `@` the classifier that reads "
+        "bias, distance or frequency in this column, whatever the row says: bias/gender@loss.",
+    )
+    target: Align | None = Field(
+        None, description="What distance/A is measured to in every row, instead of each run's own target."
     )
     rows: list[Row] = Field(min_length=1, description="The rows, in order.")
 
