@@ -11,6 +11,7 @@ rule aggregate_results:
     input:
         bias=per_run("bias", evaluated(PAPER)),
         classified=per_run("classified", evaluated(PAPER)),
+        quality=quality_of(PAPER),
     output:
         results="results/{preset}/results.parquet",
     log:
@@ -35,6 +36,7 @@ rule render_table:
     input:
         bias=lambda job: per_run("bias", evaluated([job.table])),
         classified=lambda job: per_run("classified", evaluated([job.table])),
+        quality=lambda job: quality_of([job.table]) if shows_quality(job.table) else [],
     output:
         parquet="results/{preset}/tables/{table}.parquet",
         csv="results/{preset}/tables/{table}.csv",

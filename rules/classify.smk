@@ -1,4 +1,4 @@
-# What is seen in the images: faces, perceived attributes, similarity; then bias per prompt.
+# What is seen in the images: faces, perceived attributes, similarity; then bias per prompt, and image quality.
 
 
 localrules:
@@ -21,6 +21,7 @@ rule classify_images:
         concept_reader=("results/{preset}/concept_reader" if STUDY.preset.concept_reader else []),
     output:
         classified="results/{preset}/classified/{run}/{seed}/{evaluation}.parquet",
+        features="results/{preset}/features/{run}/{seed}/{evaluation}.parquet",
     log:
         "results/{preset}/logs/classify_images/{run}/{seed}/{evaluation}.log",
     benchmark:
@@ -62,3 +63,55 @@ rule compute_bias:
         "Bias of {wildcards.run}, seed {wildcards.seed}, on {wildcards.evaluation}"
     script:
         "../workflow_scripts/compute_bias.py"
+
+
+rule make_reference:
+    input:
+        prompts=lambda job: STUDY.prompt_file(REFERENCES[job.reference]),
+        dino="results/{preset}/encoders/evaluation/dino",
+    output:
+        reference="results/{preset}/reference/{reference}.parquet",
+    log:
+        "results/{preset}/logs/make_reference/{reference}.log",
+    benchmark:
+        "results/{preset}/benchmarks/make_reference/{reference}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: STUDY.preset.job.threads
+    resources:
+        gpu=STUDY.preset.job.gpu,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        spec=lambda job: Spec(STUDY.reference_spec(REFERENCES[job.reference])),
+        version=STAGES["reference"],
+    message:
+        "Real pictures {wildcards.reference} to compare images with"
+    script:
+        "../workflow_scripts/make_reference.py"
+
+
+rule compute_quality:
+    input:
+        features="results/{preset}/features/{run}/{seed}/{evaluation}.parquet",
+        classified="results/{preset}/classified/{run}/{seed}/{evaluation}.parquet",
+        reference=lambda job: f"results/{{preset}}/reference/{STUDY.reference_id(job.evaluation)}.parquet",
+    output:
+        quality="results/{preset}/quality/{run}/{seed}/{evaluation}.parquet",
+    log:
+        "results/{preset}/logs/compute_quality/{run}/{seed}/{evaluation}.log",
+    benchmark:
+        "results/{preset}/benchmarks/compute_quality/{run}/{seed}/{evaluation}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: STUDY.preset.job.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=lambda job: Spec(STUDY.quality_spec(job.evaluation)),
+        version=STAGES["quality"],
+    message:
+        "Image quality of {wildcards.run}, seed {wildcards.seed}, on {wildcards.evaluation}"
+    script:
+        "../workflow_scripts/compute_quality.py"

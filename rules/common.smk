@@ -13,6 +13,7 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     sys.path.insert(0, str(ROOT / "lib"))
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
+from distalign.config.metrics import QUALITY
 from distalign.config.study import load_study
 from distalign.errors import UserError
 from distalign.store.stages import STAGES
@@ -30,6 +31,7 @@ WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
 TRAINED = [(run, seed) for run in STUDY.runs if STUDY.trained(run) for seed in STUDY.all_seeds(run)]
 PLANS = {STUDY.plan_id(run, seed): (run, seed) for run, seed in TRAINED}
+REFERENCES = {STUDY.reference_id(it): it for it in STUDY.evaluations if STUDY.preset.quality}
 FIGURES_FROM = {
     "images": ["contact_sheet"],
     "classified": ["contact_sheet", "frequencies"],
@@ -57,6 +59,7 @@ wildcard_constraints:
     table=one_of(STUDY.tables),
     figure=one_of(STUDY.figures),
     plan=r"[0-9a-f]{12}",
+    reference=one_of(REFERENCES),
 
 
 def table_files(tables):
@@ -79,6 +82,16 @@ def evaluated(tables):
 def per_run(kind, keys):
     """The Parquet files of one kind (images, classified, bias) for (run, seed, evaluation) keys."""
     return [f"results/{PRESET}/{kind}/{run}/{seed}/{evaluation}.parquet" for run, seed, evaluation in keys]
+
+
+def quality_of(tables):
+    """Image quality of every row of these tables; none where the preset names no real pictures."""
+    return per_run("quality", evaluated(tables)) if REFERENCES else []
+
+
+def shows_quality(table):
+    """Whether a table has a column of image quality."""
+    return not set(QUALITY).isdisjoint(STUDY.tables[table].columns)
 
 
 def weights_spec(weights):

@@ -25,6 +25,7 @@ with job(snakemake):
         Path(files.images),
         originals,
         Path(snakemake.output.classified),
+        Path(snakemake.output.features),
         prompts=load_prompts(Path(files.prompts)).split(spec["split"]),
         observers=load_observers(spec, paths, classifiers, device()),
         provenance=collect("classify", spec, inputs),

@@ -13,6 +13,6 @@ snakemake: Snakemake
 
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
-    results = collect_results(files.bias, files.classified, spec["read"], spec.get("target"))
+    results = collect_results(files.bias, files.classified, spec["read"], spec.get("target"), files.quality)
     table = build_table(snakemake.wildcards.table, spec, results)
     write_table_files(table, map(Path, snakemake.output), collect("tables", spec))

@@ -23,6 +23,7 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
     assert jobs["render_table"] == 3
+    assert (jobs.get("compute_quality", 0), jobs.get("make_reference", 0)) == ((0, 0) if preset == "sd15" else (4, 1))
 
 
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
@@ -34,6 +35,19 @@ def test_headline_needs_its_own_runs_only(project: Path) -> None:
     assert jobs["finetune"] == 2
     assert jobs["headline"] == 1
     assert "aggregate_results" not in jobs
+
+
+def test_quality_is_measured_for_tables_that_show_it(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "quality")
+    row = {"run": "original", "label": "Original"}
+    table = {"title": "Quality", "evaluation": "occupations", "columns": ["clip_t"], "rows": [row]}
+    shown = {**table, "columns": ["clip_t", "kid"]}
+    edit_yaml(project / "config.yaml", tables={"plain": table, "quality": shown}, figures={})
+    files = {name: f"results/mini/tables/{name}.csv" for name in ("plain", "quality")}
+    assert "compute_quality" not in planned(project, files["plain"])
+    jobs = planned(project, files["quality"])
+    assert (jobs["compute_quality"], jobs["make_reference"]) == (1, 1)
+    assert "compute_quality" not in planned(project, files["quality"], "--config", "preset=sd15")
 
 
 @pytest.mark.parametrize("target", ["tables", "figures", "classifiers", "pretrain"])

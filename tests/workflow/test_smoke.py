@@ -65,6 +65,19 @@ def test_files_hold_what_they_should(project: Path) -> None:
     assert set(results["run"].to_pylist()) == {"original", "ours_gender", "ours_race", "ours_gender_race"}
 
 
+def test_quality_of_every_run_has_its_floor(project: Path) -> None:
+    metrics = ("kid", "fd_dino", "floor/kid", "floor/fd_dino")
+    results = read_table(project / "results/smoke/results.parquet", RESULTS).to_pylist()
+    rows = [row for row in results if row["metric"] in metrics]
+    assert len(rows) == 4 * len(metrics)
+    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 2 * 24 for row in rows)
+    assert {row["prompt_id"] for row in rows} == {None}
+    real = {row["value"] for row in rows if row["metric"] == "floor/fd_dino"}
+    (floor,) = real  # one reference for all runs
+    assert all(row["value"] > floor for row in rows if row["metric"] == "fd_dino")
+    assert len(list((project / "results/smoke/reference").glob("*.parquet"))) == 1
+
+
 def test_files_open_without_our_code(project: Path) -> None:
     query = f"select run, attribute, avg(bias) from '{project}/results/smoke/bias/**/*.parquet' group by all"
     assert len(duckdb.sql(query).fetchall()) == 4 * 7

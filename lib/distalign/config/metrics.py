@@ -4,7 +4,8 @@ from itertools import combinations
 
 from distalign.config.attributes import ATTRIBUTES
 
-PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable")
+QUALITY = ("kid", "fd_dino")  # of all images of a run together, not per prompt
+PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY)
 
 
 def attribute_sets() -> list[str]:
@@ -26,6 +27,13 @@ def split_column(column: str) -> tuple[str, str | None]:
     """Metric of a table's column and, after an `@`, the classifier it is read by: `bias/gender@loss`."""
     metric, _, classifier = column.partition("@")
     return metric, classifier or None
+
+
+def floor_of(metric: str) -> str | None:
+    """The metric that says what a fair generator, or real pictures, would score; None where there is none."""
+    if metric in QUALITY:
+        return f"floor/{metric}"
+    return metric.replace("bias/", "floor/") if metric.startswith("bias/") else None
 
 
 def attributes_of(metric: str) -> list[str]:

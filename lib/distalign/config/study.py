@@ -139,6 +139,31 @@ class Study:
         """How bias is computed: the attributes each classifier reads, and the run's target per attribute."""
         return {"read": self.read(), "target": self.expanded[run].settings.align}
 
+    def reference_spec(self, evaluation: str) -> dict[str, Any]:
+        """What the real pictures that an evaluation's images are compared with depend on; empty without any."""
+        how, preset = self.evaluations[evaluation], self.preset
+        if preset.quality is None:
+            return {}
+        return drop_none(
+            {
+                **preset.quality.model_dump(),
+                "split": how.prompts,
+                "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
+                "images_per_prompt": preset.quality.images_per_prompt or how.images_per_prompt,
+                "dino": preset.encoders.evaluation.dino.model_dump(),
+                "micro_batch": preset.micro_batch.model_dump(),
+            }
+        )
+
+    def quality_spec(self, evaluation: str) -> dict[str, Any]:
+        """How image quality is measured: what with, and who reads the classes that the images show."""
+        judge = self.evaluations[evaluation].classifier
+        return {"reference": self.reference_spec(evaluation), "classifier": judge, "read": self.read()}
+
+    def reference_id(self, evaluation: str) -> str:
+        """Name of a set of real pictures: evaluations and runs that share it are compared with the same."""
+        return fingerprint(self.reference_spec(evaluation))[:12]
+
     def read(self) -> dict[str, list[str]]:
         """The attributes each classifier reads, in the order of ATTRIBUTES; the independent reader reads all."""
         read = {name: [a for a in ATTRIBUTES if a in it.labels] for name, it in self.preset.classifiers.items()}

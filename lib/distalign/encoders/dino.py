@@ -52,5 +52,10 @@ class DinoEncoder:
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit vectors (B, D) float32 of images (B, 3, H, W) in [-1, 1]; differentiable."""
+        return unit(self.features(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The CLS output as it is, (B, D) float32: what distances between sets of images are computed on."""
         inputs = self.preprocess(images.float()).to(next(self.model.parameters()).dtype)
-        return unit(self.model(pixel_values=inputs).last_hidden_state[:, 0])
+        features: Tensor = self.model(pixel_values=inputs).last_hidden_state[:, 0]
+        return features.float()

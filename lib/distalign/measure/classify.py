@@ -17,6 +17,7 @@ from distalign.classifiers.concepts import ConceptReader, load_concept_reader
 from distalign.classifiers.reader import Reader
 from distalign.config.attributes import READER
 from distalign.encoders import ClipEncoder, DinoEncoder
+from distalign.encoders.interface import unit
 from distalign.errors import UserError
 from distalign.faces.bank import load_bank
 from distalign.faces.columns import face_columns, where_found
@@ -25,7 +26,15 @@ from distalign.faces.dataset import to_float
 from distalign.faces.detector import Detector, FaceBatch, largest
 from distalign.faces.embedding import SFNet, embed, load_embedder
 from distalign.prompts import Prompt
-from distalign.store.parquet import CLASSIFIED, IMAGES, ParquetWriter, class_columns, decode_image, read_batches
+from distalign.store.parquet import (
+    CLASSIFIED,
+    FEATURES,
+    IMAGES,
+    ParquetWriter,
+    class_columns,
+    decode_image,
+    read_batches,
+)
 
 KEY = ["prompt_id", "index", "noise_seed"]
 
@@ -95,6 +104,7 @@ def classify(
     images: Path,
     originals: Path | None,
     output: Path,
+    features: Path,
     prompts: Sequence[Prompt],
     observers: Observers,
     provenance: Mapping[str, Any],
@@ -106,6 +116,7 @@ def classify(
         images: Parquet of schema IMAGES.
         originals: The original's images of the same noises in the same order; None leaves clip_i and dino null.
         output: Where to write.
+        features: Where to write the images' DINO features, schema FEATURES.
         prompts: The prompts of the images.
         observers: Who looks.
         provenance: For the file's metadata.
@@ -119,13 +130,17 @@ def classify(
     read = {name: classifier.attributes for name, classifier in observers.classifiers.items()}
     if observers.reader is not None:
         read[READER] = tuple(observers.reader.reader.bank.labels)
-    with ParquetWriter(output, CLASSIFIED(read), provenance) as writer:
+    seen = ParquetWriter(output, CLASSIFIED(read), provenance)
+    encoded = ParquetWriter(features, FEATURES, provenance)
+    with seen as writer, encoded as feature_writer:
         for rows, original in _pairs(images, originals, batch):
             pictures = _pictures(rows, observers.device)
             ids = rows["prompt_id"].to_pylist()
-            columns = {"prompt_id": rows["prompt_id"], "index": rows["index"]}
-            columns |= _faces(pictures, observers)
-            columns |= _similarity(pictures, torch.stack([texts[i] for i in ids]), original, observers)
+            key = {"prompt_id": rows["prompt_id"], "index": rows["index"]}
+            dino = observers.dino.features(pictures)
+            feature_writer.write(key | {"dino": dino.cpu().numpy()})
+            columns = key | _faces(pictures, observers)
+            columns |= _similarity(pictures, unit(dino), torch.stack([texts[i] for i in ids]), original, observers)
             columns["concept_readable"] = _readable(pictures, [by_id[i].concept for i in ids], observers)
             writer.write(columns)
 
@@ -161,7 +176,9 @@ def _faces(images: Tensor, observers: Observers) -> dict[str, Any]:
     return columns
 
 
-def _similarity(images: Tensor, texts: Tensor, original: pa.RecordBatch | None, observers: Observers) -> dict[str, Any]:
+def _similarity(
+    images: Tensor, dino: Tensor, texts: Tensor, original: pa.RecordBatch | None, observers: Observers
+) -> dict[str, Any]:
     """Cosines to the prompt, and to the original image by both encoders."""
     clip = observers.clip.encode_images(images)
     columns: dict[str, Any] = {"clip_t": (clip * texts).sum(1).tolist()}
@@ -169,7 +186,7 @@ def _similarity(images: Tensor, texts: Tensor, original: pa.RecordBatch | None, 
         return columns | {"clip_i": [None] * len(images), "dino": [None] * len(images)}
     others = _pictures(original, observers.device)
     columns["clip_i"] = (clip * observers.clip.encode_images(others)).sum(1).tolist()
-    columns["dino"] = (observers.dino.encode_images(images) * observers.dino.encode_images(others)).sum(1).tolist()
+    columns["dino"] = (dino * observers.dino.encode_images(others)).sum(1).tolist()
     return columns
 
 

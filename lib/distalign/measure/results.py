@@ -59,6 +59,7 @@ def collect_results(
     classified_files: Sequence[Path],
     read: Mapping[str, Sequence[str]],
     target: Target | None = None,
+    quality_files: Sequence[Path] = (),
 ) -> pa.Table:
     """Read the measurements of several evaluations, in pairs, and bring them into one tidy table.
 
@@ -67,10 +68,12 @@ def collect_results(
         classified_files: schema CLASSIFIED, of the same evaluations in the same order.
         read: the attributes each classifier reads.
         target: as for `run_results`.
+        quality_files: schema RESULTS, measures of all images together; they are added as they are.
     """
     schema = CLASSIFIED(read)
     pairs = zip(bias_files, classified_files, strict=True)
-    return pa.concat_tables([run_results(read_table(a, BIAS), read_table(b, schema), target) for a, b in pairs])
+    tables = [run_results(read_table(a, BIAS), read_table(b, schema), target) for a, b in pairs]
+    return pa.concat_tables([*tables, *(read_table(path, RESULTS) for path in quality_files)])
 
 
 def _attribute_measurements(rows: list[dict[str, Any]], target: Target | None) -> Iterator[Measurement]:

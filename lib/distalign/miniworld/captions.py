@@ -58,6 +58,11 @@ def with_style(caption: str, style: int) -> str:
     return caption if style == 0 else f"{caption}, {STYLES[style]}"
 
 
+def read_style(caption: str) -> int:
+    """Index of the style a caption names; 0, a plain photo, where it names none."""
+    return next((index for index, style in enumerate(STYLES) if index and style in caption.lower()), 0)
+
+
 def plan_captions(
     concepts: list[Concept], explicit: float, anyone: float, rng: np.random.Generator
 ) -> tuple[list[Draft], dict[str, Ints]]:

@@ -54,9 +54,14 @@ class Table:
         return any(cell.paper is not None for row in self.rows for cell in row.cells if cell.metric == metric)
 
     def floors(self) -> dict[str, float]:
-        """What a perfectly fair generator would score, per column that has a floor: mean over rows."""
+        """What a fair generator, or real pictures, would score, per column that has a floor: mean over rows."""
         found = {
-            metric: [cell.floor for row in self.rows for cell in row.cells if cell.metric == metric and cell.floor]
+            metric: [
+                cell.floor
+                for row in self.rows
+                for cell in row.cells
+                if cell.metric == metric and cell.floor is not None
+            ]
             for metric in self.columns
         }
         return {metric: float(np.mean(values)) for metric, values in found.items() if values}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 
+from distalign.config.metrics import QUALITY
 from distalign.present.cells import Cell, Table
 from distalign.present.labels import ARROWS, better, heading, metric_label, number
 
@@ -43,9 +44,18 @@ def notes(table: Table) -> list[str]:
     prompts = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "no"
     spread_over = f"Mean ± standard deviation over {prompts} prompts"
     lines = [f"{spread_over} [95% bootstrap interval of the mean, over prompts and images]."]
-    floors = ", ".join(f"{metric_label(metric)} {number(value)}" for metric, value in table.floors().items())
-    if floors:
-        lines.append(f"With these numbers of images, a perfectly fair generator would score: {floors}.")
+    lines = [] if set(table.columns) <= set(QUALITY) else lines
+    floors = {metric: f"{metric_label(metric)} {number(value)}" for metric, value in table.floors().items()}
+    fair = ", ".join(text for metric, text in floors.items() if metric not in QUALITY)
+    if fair:
+        lines.append(f"With these numbers of images, a perfectly fair generator would score: {fair}.")
+    real = [metric for metric in floors if metric in QUALITY]
+    if real:
+        names, scores = " and ".join(map(metric_label, real)), ", ".join(floors[metric] for metric in real)
+        lines.append(
+            f"{names}: all images of a row together against held-out real pictures [95% jackknife interval]. "
+            f"Other held-out real pictures would score: {scores}."
+        )
     seeds = sorted({row.seeds for row in table.rows})
     if seeds[-1] > 1:
         counts_of_seeds = " or ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))

@@ -1,6 +1,6 @@
 """What metrics, attributes and prompts are called in print."""
 
-from distalign.config.metrics import split_column
+from distalign.config.metrics import QUALITY, split_column
 
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
@@ -11,6 +11,8 @@ PLAIN = {
     "dino": "DINO",
     "face_found": "Faces found",
     "concept_readable": "Concept readable",
+    "kid": "KID ×1000",
+    "fd_dino": "FD-DINO",
     "gradient_norm": "Gradient norm",
     "loss/align": "Alignment loss",
     "loss/image": "Image loss",
@@ -45,7 +47,7 @@ def metric_label(metric: str) -> str:
 def better(metric: str) -> str | None:
     """`lower` or `higher`; None where neither is."""
     kind = metric.partition("/")[0]
-    if kind in ("bias", "distance"):
+    if kind in ("bias", "distance") or metric in QUALITY:
         return "lower"
     return "higher" if metric in ("clip_t", "clip_i", "dino", "face_found", "concept_readable") else None
 

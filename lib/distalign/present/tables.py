@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import t
 
-from distalign.config.metrics import split_column
+from distalign.config.metrics import QUALITY, floor_of, split_column
 from distalign.errors import UserError
 from distalign.present import formats
 from distalign.present.cells import Cell, Table, TableRow
@@ -105,11 +105,8 @@ def _cell(column: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
     metric, reader = split_column(column)
     classifier = (reader or entry["classifier"]) if "/" in metric else None
     found = [per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric), {}) for seed in entry["seeds"]]
-    floors = [
-        per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric.replace("bias/", "floor/")), {})
-        for seed in entry["seeds"]
-        if metric.startswith("bias/")
-    ]
+    floor = floor_of(metric)
+    floors = [per_run.get((entry["run"], seed, entry["evaluation"], classifier, floor), {}) for seed in entry["seeds"]]
     values = _known(found, "value")
     squares = [value**2 for value in _known(found, "std")]
     paper = entry.get("paper", {}).get(column, {})
@@ -120,7 +117,7 @@ def _cell(column: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
         std=float(np.sqrt(np.mean(squares))) if squares else None,
         low=_mean(_known(found, "low")),
         high=_mean(_known(found, "high")),
-        prompts=max((row["n"] for row in found if row), default=None),
+        prompts=None if metric in QUALITY else max((row["n"] for row in found if row), default=None),
         **_over_seeds(values),
         floor=_mean(_known(floors, "value")),
         paper=paper.get("mean"),

@@ -18,16 +18,18 @@ from distalign.store.schemas import (
     BIAS,
     CLASSIFIED,
     FACES,
+    FEATURES,
     IMAGE,
     IMAGES,
     ORIGINALS,
+    REFERENCE,
     RESULTS,
     TRAIN_LOG,
     class_columns,
 )
 
 __all__ = [
-    "BIAS", "CLASSIFIED", "FACES", "IMAGES", "ORIGINALS", "RESULTS", "TRAIN_LOG",
+    "BIAS", "CLASSIFIED", "FACES", "FEATURES", "IMAGES", "ORIGINALS", "REFERENCE", "RESULTS", "TRAIN_LOG",
     "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance",
     "read_table", "to_table", "write_table",
 ]  # fmt: skip

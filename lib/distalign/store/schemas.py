@@ -78,10 +78,25 @@ BIAS = pa.schema(
     ]
 )
 
+# DINO features of generated images, as they are (not unit vectors), in the order of the images.
+FEATURES = pa.schema([_required("prompt_id", STRING), _required("index", INT32), _required("dino", VECTOR)])
+
+# The same of real pictures. part: `reference`, which images are compared with, or `floor`, as many others that are
+# compared with them in the images' place. prompt_id and perceived classes are null for photographs without labels.
+REFERENCE = pa.schema(
+    [
+        _required("part", STRING),
+        pa.field("prompt_id", STRING),
+        *(pa.field(attribute, STRING) for attribute in ATTRIBUTES),
+        _required("dino", VECTOR),
+    ]
+)
+
 # Tidy results. prompt_id is null in rows about the whole run: there value is the mean and std the standard deviation
-# over prompts, and n counts prompts; in rows about a prompt std is over images and n counts images. classifier is null
-# for metrics no attribute classifier has a part in. low, high: 95% interval, by bootstrap; for shares of one prompt's
-# images by Wilson's score.
+# over prompts, and n counts prompts; in rows about a prompt std is over images and n counts images. Measures of all
+# images together (kid, fd_dino) have a row for the run only, without std, where n counts images. classifier is null for
+# metrics no attribute classifier has a part in. low, high: 95% interval, by bootstrap; for shares of one prompt's
+# images by Wilson's score, for measures of all images together by jackknife.
 RESULTS = pa.schema(
     [
         *RUN_FIELDS,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from distalign.config.files import read_yaml
 from distalign.config.problems import ConfigError
@@ -259,3 +260,12 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     for key, inner in items:
         yield (*path, key)
         yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "data/portraits"}, {"size": 512}])
+def test_photographs_need_a_folder_and_a_size(own_root: Path, raw: dict[str, Any], given: dict[str, Any]) -> None:
+    path = own_root / "presets/mini.yaml"
+    preset = read_yaml(path) | {"quality": {"source": "directory", **given}}
+    path.write_text(yaml.safe_dump(preset))
+    missing = " and ".join(key for key in ("path", "size") if key not in given)
+    assert listed(raw, own_root)["quality"] == f"source directory also needs {missing}"

@@ -208,6 +208,27 @@ def test_tables_and_figures_are_complete(raw: dict[str, Any], root: Path) -> Non
     assert list(study.bias_spec("ours_gender")["read"]) == ["loss", "evaluation", "reader"]
 
 
+def test_real_pictures_are_shared_by_what_they_fit(raw: dict[str, Any], root: Path) -> None:
+    raw["evaluations"] |= {"guided": {"prompts": "test", "guidance": 9}, "trained": {"prompts": "train"}}
+    study = load_study(raw, root)
+    assert study.reference_spec("occupations")["source"] == "rendered"
+    assert study.reference_id("guided") == study.reference_id("occupations") != study.reference_id("trained")
+    assert load_study({**raw, "preset": "sd15"}, root).reference_spec("occupations") == {}
+
+
+def test_real_pictures_change_nothing_else(raw: dict[str, Any], own_root: Path) -> None:
+    before = load_study(raw, own_root)
+    path = own_root / "presets/mini.yaml"
+    preset = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({key: value for key, value in preset.items() if key != "quality"}))
+    after = load_study(raw, own_root)
+    assert after.preset.quality is None
+    for run in before.runs:
+        assert after.finetune_spec(run, 0) == before.finetune_spec(run, 0)
+        assert after.image_spec(run, 0, "occupations") == before.image_spec(run, 0, "occupations")
+    assert after.classify_spec("occupations") == before.classify_spec("occupations")
+
+
 @pytest.mark.parametrize("preset", ["mini", "smoke", "sd15"])
 def test_every_preset_completes_the_paper(root: Path, preset: str) -> None:
     study = load_study({**read_yaml(root / "config.yaml"), "preset": preset}, root)

@@ -98,6 +98,7 @@ def test_dino_takes_the_cls_output(dino_directory: Path, images: Tensor) -> None
     model = Dinov2Model.from_pretrained(dino_directory).eval()
     pooled = model(pixel_values=encoder.preprocess(images)).pooler_output
     torch.testing.assert_close(encoder.encode_images(images), F.normalize(pooled, dim=1))
+    torch.testing.assert_close(encoder.features(images), pooled)
 
 
 def test_dino_reads_its_preprocessor(dino_directory: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from distalign.errors import UserError
 from distalign.faces.detector import Faces
 from distalign.measure.classify import Observers, classify
 from distalign.prompts import Prompt
-from distalign.store.parquet import CLASSIFIED, IMAGES, image_cells, read_table, write_table
+from distalign.store.parquet import CLASSIFIED, FEATURES, IMAGES, image_cells, read_table, write_table
 
 PROMPTS = [Prompt("cook", "a cook", "cook", "test"), Prompt("pilot", "a pilot", "pilot", "test")]
 SIZE = 24
@@ -32,7 +32,10 @@ class Pixels:
     """Encodes an image by its mean colour, a text by its first letter."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        return torch.nn.functional.normalize(images.mean((2, 3)) + 2, dim=1)
+        return torch.nn.functional.normalize(self.features(images), dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) + 2
 
     def encode_texts(self, texts: list[str]) -> Tensor:
         return torch.nn.functional.normalize(torch.ones(len(texts), 3), dim=1)
@@ -69,13 +72,17 @@ def write_images(path: Path, levels: list[int], seed: int = 0) -> Path:
     return path
 
 
+def outputs(folder: Path) -> tuple[Path, Path]:
+    return folder / "out.parquet", folder / "features.parquet"
+
+
 READ = {"loss": ["gender"], "evaluation": ["gender", "race"]}
 
 
 def test_faces_similarity_and_concepts(tmp_path: Path) -> None:
     images = write_images(tmp_path / "ours.parquet", [200, 10, 250, 220])
     originals = write_images(tmp_path / "originals.parquet", [200, 10, 250, 220])
-    classify(images, originals, tmp_path / "out.parquet", PROMPTS, observers(Cooks()), {}, batch=3)
+    classify(images, originals, *outputs(tmp_path), PROMPTS, observers(Cooks()), {}, batch=3)
     rows = read_table(tmp_path / "out.parquet", CLASSIFIED(READ)).to_pylist()
     assert [row["found"] for row in rows] == [True, False, True, True]
     assert rows[1]["x1"] is None
@@ -86,11 +93,14 @@ def test_faces_similarity_and_concepts(tmp_path: Path) -> None:
     assert [row["concept_readable"] for row in rows] == [True, False, True, False]
     assert all(row["clip_i"] == pytest.approx(1) and row["dino"] == pytest.approx(1) for row in rows)
     assert all(row["clip_t"] == pytest.approx(1) for row in rows)
+    features = read_table(tmp_path / "features.parquet", FEATURES).to_pylist()
+    assert [(row["prompt_id"], row["index"]) for row in features] == [(row["prompt_id"], row["index"]) for row in rows]
+    assert features[1]["dino"] == pytest.approx([10 / 127.5 + 1] * 3)  # as they are, not unit vectors
 
 
 def test_the_original_has_no_likeness_to_itself(tmp_path: Path) -> None:
     images = write_images(tmp_path / "original.parquet", [200, 10])
-    classify(images, None, tmp_path / "out.parquet", PROMPTS, observers(), {}, batch=8)
+    classify(images, None, *outputs(tmp_path), PROMPTS, observers(), {}, batch=8)
     rows = read_table(tmp_path / "out.parquet", CLASSIFIED(READ)).to_pylist()
     assert all(row["clip_i"] is None and row["dino"] is None and row["concept_readable"] is None for row in rows)
 
@@ -99,5 +109,6 @@ def test_originals_of_other_noises_are_refused(tmp_path: Path) -> None:
     images = write_images(tmp_path / "ours.parquet", [200, 10])
     originals = write_images(tmp_path / "originals.parquet", [200, 10], seed=7)
     with pytest.raises(UserError, match="other prompts or noises"):
-        classify(images, originals, tmp_path / "out.parquet", PROMPTS, observers(), {}, batch=8)
+        classify(images, originals, *outputs(tmp_path), PROMPTS, observers(), {}, batch=8)
     assert not (tmp_path / "out.parquet").exists()
+    assert not (tmp_path / "features.parquet").exists()

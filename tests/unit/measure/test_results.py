@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from distalign.measure.bias import RunKey, bias_table
-from distalign.measure.results import run_results
-from distalign.store.parquet import BIAS, RESULTS, read_table, write_table
+from distalign.measure.results import collect_results, run_results
+from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, read_table, write_table
 from unit.measure.predictions import predictions
 
 KEY = RunKey("mini", "ours", 3, "occupations")
@@ -62,6 +62,27 @@ def test_prompt_without_faces_counts_nowhere():
     rows = rows_of(results, "bias/gender")
     assert (rows["chef"]["value"], rows["chef"]["low"], rows["chef"]["n"]) == (None, None, 0)
     assert (rows[None]["value"], rows[None]["std"], rows[None]["n"]) == (1.0, None, 1)
+
+
+def test_quality_of_a_run_stands_among_its_results(tmp_path):
+    classified = predictions(IMAGES, ("evaluation",), ("gender",))
+    bias = bias_table(classified, KEY, {})
+    row = {**vars(KEY), "prompt_id": None, "classifier": None, "metric": "kid", "value": 3.5, "std": None}
+    row |= {"low": 3.0, "high": 4.0, "n": 20}
+    for name, table, schema in (
+        ("bias", bias, BIAS),
+        ("classified", classified, CLASSIFIED({"evaluation": ["gender"]})),
+        ("quality", {name: [value] for name, value in row.items()}, RESULTS),
+    ):
+        write_table(tmp_path / name, table, schema, {})
+    read = {"evaluation": ["gender"]}
+    files = [tmp_path / "bias"], [tmp_path / "classified"]
+    without, results = (
+        collect_results(*files, read),
+        collect_results(*files, read, quality_files=[tmp_path / "quality"]),
+    )
+    assert rows_of(results, "kid", None) == {None: row}
+    assert results.slice(0, without.num_rows).equals(without)
 
 
 def test_same_input_same_numbers():

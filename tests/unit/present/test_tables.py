@@ -184,3 +184,31 @@ def test_every_format_twice_the_same_bytes(table, tmp_path):
     assert read_table(tmp_path / "one" / "comparison.parquet", CELLS).equals(cell_table(table))
     query = f"select label, value, paper from '{tmp_path}/one/comparison.parquet' where metric = 'bias/gender'"
     assert duckdb.sql(query).fetchall() == [("Original", 0.67, None), ("Ours", 0.234, 0.23), ("UCE_1", 0.59, None)]
+
+
+def quality_table(columns):
+    more = [
+        result("ours", 0, metric, value, None)
+        for metric, value in {"kid": 12.3, "floor/kid": -0.02, "fd_dino": 40.5, "floor/fd_dino": 3.25}.items()
+    ]
+    rows = results().to_pylist() + [{**row, "classifier": None, "n": 1152} for row in more]
+    table = to_table({name: [row[name] for row in rows] for name in RESULTS.names}, RESULTS)
+    return build_table("components", {**spec(), "columns": columns}, table)
+
+
+def test_quality_stands_beside_the_rest_with_its_own_floor():
+    table = quality_table(["bias/gender", "kid", "fd_dino"])
+    cell = table.rows[1].cells[1]
+    assert (cell.value, cell.std, cell.floor, cell.prompts) == (12.3, None, -0.02, None)
+    assert table.rows[0].cells[1].value is None  # a preset without real pictures
+    text = as_text(table)
+    assert "over 24 prompts" in text  # and not to 1152
+    assert "fair generator would score: Gender bias .10.\n" in text
+    assert "KID ×1000 and FD-DINO: all images of a row together" in text
+    assert "Other held-out real pictures would score: KID ×1000 -.02, FD-DINO 3.25." in text
+    assert "KID ×1000 ↓" in as_markdown(table)
+
+
+def test_table_of_quality_alone_speaks_of_no_prompts():
+    assert "over" not in as_text(quality_table(["fd_dino"])).split("FD-DINO:")[1].partition("together")[0]
+    assert "Mean ± standard deviation" not in as_text(quality_table(["fd_dino"]))

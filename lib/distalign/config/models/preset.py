@@ -132,6 +132,34 @@ class Reader(Model):
     neighbours: Count = Field(description="How many nearest faces vote.")
 
 
+class Quality(Model):
+    """Real pictures that all images of an evaluation are compared with: for kid and fd_dino."""
+
+    source: Literal["rendered", "directory"] = Field(
+        description="rendered (portraits of the evaluation's prompts by the mini world, every combination of perceived "
+        "classes equally often; they count by the mix of classes the images show) or directory (photographs of yours)."
+    )
+    images_per_prompt: Count | None = Field(
+        None,
+        description="Real pictures per prompt, and as many others for the floor; unset: as many as the evaluation "
+        "generates. To count by classes, rendered ones need two of each combination: 32.",
+    )
+    path: str | None = Field(None, description="For directory: the folder, relative to the repository.")
+    size: Count | None = Field(
+        None,
+        description="For directory: side of the generated images in pixels, which the square in the middle of each "
+        "photograph is brought to.",
+    )
+    seed: Seed = Field(0, description="Other seeds render other people, or draw other photographs.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Quality":
+        missing = [key for key in ("path", "size") if self.source == "directory" and getattr(self, key) is None]
+        if missing:
+            raise ValueError(f"source directory also needs {' and '.join(missing)}")
+        return self
+
+
 class MicroBatch(Model):
     """Images in flight at once: bounds memory, changes no result beyond rounding."""
 
@@ -211,6 +239,9 @@ class Preset(Model):
     reader: Reader | None = Field(None, description="Independent reading of attributes; unset: none.")
     concept_reader: Weights | None = Field(
         None, description="Says whether the occupation is readable; unset: not asked."
+    )
+    quality: Quality | None = Field(
+        None, description="Real pictures that image quality is measured against; unset: it is not measured."
     )
     micro_batch: MicroBatch = Field(description="Images in flight at once.")
     job: Job = Field(default_factory=Job, description="CPU threads and GPUs of a job; changes no meaning.")

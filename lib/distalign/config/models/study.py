@@ -43,8 +43,8 @@ class TableSpec(Model):
     columns: list[str] = Field(
         min_length=1,
         description="Metrics: bias/A, distance/A (to the run's target) for attributes A such as gender or gender+race, "
-        "frequency/age=old, clip_t, clip_i, dino, face_found, concept_readable. With `@` the classifier that reads "
-        "bias, distance or frequency in this column, whatever the row says: bias/gender@loss.",
+        "frequency/age=old, clip_t, clip_i, dino, face_found, concept_readable, kid, fd_dino. With `@` the classifier "
+        "that reads bias, distance or frequency in this column, whatever the row says: bias/gender@loss.",
     )
     target: Align | None = Field(
         None, description="What distance/A is measured to in every row, instead of each run's own target."
