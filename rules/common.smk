@@ -56,6 +56,7 @@ wildcard_constraints:
     classifier=one_of(STUDY.preset.classifiers),
     table=one_of(STUDY.tables),
     figure=one_of(STUDY.figures),
+    study=one_of(STUDY.gradient_studies),
     plan=r"[0-9a-f]{12}",
 
 

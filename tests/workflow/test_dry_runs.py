@@ -23,6 +23,8 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
     assert jobs["render_table"] == 3
+    assert jobs["study_gradients"] == jobs["plot_gradient_study"] == 2
+    assert jobs.get("train_early_backbone", 0) == (preset != "sd15")
 
 
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
@@ -34,6 +36,7 @@ def test_headline_needs_its_own_runs_only(project: Path) -> None:
     assert jobs["finetune"] == 2
     assert jobs["headline"] == 1
     assert "aggregate_results" not in jobs
+    assert "study_gradients" not in jobs
 
 
 @pytest.mark.parametrize("target", ["tables", "figures", "classifiers", "pretrain"])

@@ -18,6 +18,7 @@ from distalign.store.schemas import (
     BIAS,
     CLASSIFIED,
     FACES,
+    GRADIENT_STUDY,
     IMAGE,
     IMAGES,
     ORIGINALS,
@@ -27,7 +28,7 @@ from distalign.store.schemas import (
 )
 
 __all__ = [
-    "BIAS", "CLASSIFIED", "FACES", "IMAGES", "ORIGINALS", "RESULTS", "TRAIN_LOG",
+    "BIAS", "CLASSIFIED", "FACES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "RESULTS", "TRAIN_LOG",
     "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance",
     "read_table", "to_table", "write_table",
 ]  # fmt: skip
