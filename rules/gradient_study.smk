@@ -1,22 +1,8 @@
 # The paper's section 4.2 and Figure 1: what each gradient estimator does, on a grid of guidance, steps and models.
-from distalign.config.gradient_studies import early_spec
-from distalign.config.models.run import OCCUPATIONS
 
 
 localrules:
     plot_gradient_study,
-
-
-def study_backbones(job):
-    """The models a study looks at, by name."""
-    place = {"shipped": "results/{preset}/backbone", "early": "results/{preset}/pretrain_early/backbone"}
-    return [place[name] for name in STUDY.gradient_studies[job.study].backbones]
-
-
-def study_encoders(job):
-    """The image loss's encoders, where a study computes that loss."""
-    wanted = STUDY.gradient_studies[job.study].kind == "loss"
-    return [f"results/{{preset}}/encoders/training/{kind}" for kind in ("clip", "dino")] if wanted else []
 
 
 rule train_early_backbone:

@@ -23,8 +23,13 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
     assert jobs["render_table"] == 3
+
+
+@pytest.mark.parametrize(("preset", "early"), [("mini", 1), ("smoke", 1), ("sd15", 0)])
+def test_gradient_studies_train_an_early_model_where_a_preset_has_one(project: Path, preset: str, early: int) -> None:
+    jobs = planned(project, "figures", "--config", f"preset={preset}")
     assert jobs["study_gradients"] == jobs["plot_gradient_study"] == 2
-    assert jobs.get("train_early_backbone", 0) == (preset != "sd15")
+    assert jobs.get("train_early_backbone", 0) == early
 
 
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:

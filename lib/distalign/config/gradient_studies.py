@@ -20,7 +20,9 @@ def complete_studies(
     preset without the prompts they use.
     """
     complete = {}
-    if config.gradient_studies and preset.gradient_study and "validation" not in prompts.get(OCCUPATIONS, {}):
+    used = prompts.get(OCCUPATIONS)
+    lacking = used is None or (used and "validation" not in used)  # an unreadable file is noted elsewhere
+    if config.gradient_studies and preset.gradient_study and lacking:
         message = (
             f"preset '{preset.name}' lacks the validation prompts of set '{OCCUPATIONS}', which these are made with"
         )

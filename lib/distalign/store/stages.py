@@ -56,7 +56,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "store/seeds.py",
     ),
     "tables": ("present/*.py",),
-    "figures": ("present/*.py",),
+    "figures": ("present/*.py", "measure/gradient_study.py"),
     "early_backbone": (
         "miniworld/*.py", "miniworld/pretrain/early.py", "miniworld/pretrain/autoencoder.py",
         "miniworld/pretrain/denoiser.py", "miniworld/pretrain/loop.py",
