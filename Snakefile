@@ -14,6 +14,7 @@ include: "rules/generate.smk"
 include: "rules/classify.smk"
 include: "rules/aggregate.smk"
 include: "rules/figures.smk"
+include: "rules/gradient_study.smk"
 include: "rules/pretrain.smk"
 
 
@@ -29,7 +30,7 @@ rule all:
     default_target: True
     input:
         table_files(PAPER),
-        figure_files(STUDY.figures),
+        figure_files([*STUDY.figures, *STUDY.gradient_studies]),
         f"results/{PRESET}/results.parquet",
 
 
@@ -40,7 +41,7 @@ rule tables:
 
 rule figures:
     input:
-        figure_files(STUDY.figures),
+        figure_files([*STUDY.figures, *STUDY.gradient_studies]),
 
 
 rule ablations:

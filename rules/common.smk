@@ -14,6 +14,8 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
 from distalign.config.metrics import QUALITY
+from distalign.config.gradient_studies import early_spec
+from distalign.config.models.run import OCCUPATIONS
 from distalign.config.study import load_study
 from distalign.errors import UserError
 from distalign.store.stages import STAGES
@@ -58,6 +60,7 @@ wildcard_constraints:
     classifier=one_of(STUDY.preset.classifiers),
     table=one_of(STUDY.tables),
     figure=one_of(STUDY.figures),
+    study=one_of(STUDY.gradient_studies),
     plan=r"[0-9a-f]{12}",
     reference=one_of(REFERENCES),
 
@@ -140,3 +143,15 @@ def adapter(job):
 def loss_classifier(run):
     """The classifier inside a run's losses."""
     return f"results/{PRESET}/classifiers/{STUDY.runs[run].classifier}/model.safetensors"
+
+
+def study_backbones(job):
+    """The models a study looks at, by name."""
+    place = {"shipped": "results/{preset}/backbone", "early": "results/{preset}/pretrain_early/backbone"}
+    return [place[name] for name in STUDY.gradient_studies[job.study].backbones]
+
+
+def study_encoders(job):
+    """The image loss's encoders, where a study computes that loss."""
+    wanted = STUDY.gradient_studies[job.study].kind == "loss"
+    return [f"results/{{preset}}/encoders/training/{kind}" for kind in ("clip", "dino")] if wanted else []

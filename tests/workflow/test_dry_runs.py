@@ -26,6 +26,13 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert (jobs.get("compute_quality", 0), jobs.get("make_reference", 0)) == ((0, 0) if preset == "sd15" else (4, 1))
 
 
+@pytest.mark.parametrize(("preset", "early"), [("mini", 1), ("smoke", 1), ("sd15", 0)])
+def test_gradient_studies_train_an_early_model_where_a_preset_has_one(project: Path, preset: str, early: int) -> None:
+    jobs = planned(project, "figures", "--config", f"preset={preset}")
+    assert jobs["study_gradients"] == jobs["plot_gradient_study"] == 2
+    assert jobs.get("train_early_backbone", 0) == early
+
+
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
     assert planned(project)["compute_originals"] == 1
 
@@ -35,6 +42,7 @@ def test_headline_needs_its_own_runs_only(project: Path) -> None:
     assert jobs["finetune"] == 2
     assert jobs["headline"] == 1
     assert "aggregate_results" not in jobs
+    assert "study_gradients" not in jobs
 
 
 def test_quality_is_measured_for_tables_that_show_it(tmp_path: Path) -> None:

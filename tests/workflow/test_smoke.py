@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from distalign.store.parquet import BIAS, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
+from distalign.store.parquet import BIAS, GRADIENT_STUDY, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
 from helpers.workflow import ROOT, copy_project, planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]  # minutes on a busy machine
@@ -39,7 +39,7 @@ def test_tables_come_in_every_format(project: Path) -> None:
 
 
 def test_figures_come_in_every_format(project: Path) -> None:
-    for figure in ("training_curves", "frequencies", "contact_sheet"):
+    for figure in ("training_curves", "frequencies", "contact_sheet", "gradient_loss", "gradient_magnitude"):
         for suffix in ("pdf", "svg", "png", "parquet"):
             assert (project / f"results/smoke/figures/{figure}.{suffix}").stat().st_size > 1000
 
@@ -76,6 +76,15 @@ def test_quality_of_every_run_has_its_floor(project: Path) -> None:
     (floor,) = real  # one reference for all runs
     assert all(row["value"] > floor for row in rows if row["metric"] == "fd_dino")
     assert len(list((project / "results/smoke/reference").glob("*.parquet"))) == 1
+
+
+def test_gradient_studies_fill_their_grid(project: Path) -> None:
+    losses, sizes = (
+        read_table(project / f"results/smoke/gradient_studies/{name}.parquet", GRADIENT_STUDY)
+        for name in ("gradient_loss", "gradient_magnitude")
+    )
+    assert losses.num_rows == 3 * 2 * 2 * 2  # estimators, runs, iterations, loss and its gradient's norm
+    assert sizes.num_rows == 2 * 3 * 3 * 2 * 3  # models, guidances, estimators, runs, steps
 
 
 def test_files_open_without_our_code(project: Path) -> None:

@@ -178,7 +178,7 @@ class _Products:
         """The exact chain, for each micro-batch of images by itself."""
         for image in torch.arange(len(cotangent), device=cotangent.device).split(micro_batch):
             vjp = functools.partial(self._vjp, image)
-            _adjoint_sweep(self.rollout.schedule, cotangent[image], damping, vjp)
+            adjoint_sweep(self.rollout.schedule, cotangent[image], damping, vjp)
 
     def _vjp(self, image: Tensor, i: int, gradient: Tensor) -> Tensor:
         assert self.rollout.latents is not None
@@ -200,7 +200,7 @@ def _sweep_kept(rollout: Rollout, cotangent: Tensor, damping: float) -> None:
         parts.setdefault((graph.start, graph.stop), {})[graph.step] = graph
 
     for (start, stop), graphs in parts.items():
-        _adjoint_sweep(rollout.schedule, cotangent[start:stop], damping, functools.partial(_kept_vjp, graphs))
+        adjoint_sweep(rollout.schedule, cotangent[start:stop], damping, functools.partial(_kept_vjp, graphs))
 
 
 def _kept_vjp(graphs: Mapping[int, StepGraph], i: int, gradient: Tensor) -> Tensor:
@@ -210,7 +210,7 @@ def _kept_vjp(graphs: Mapping[int, StepGraph], i: int, gradient: Tensor) -> Tens
     return latents.grad
 
 
-def _adjoint_sweep(schedule: Schedule, cotangent: Tensor, damping: float, vjp: Callable[[int, Tensor], Tensor]) -> None:
+def adjoint_sweep(schedule: Schedule, cotangent: Tensor, damping: float, vjp: Callable[[int, Tensor], Tensor]) -> None:
     """Reverse-mode differentiation of the two-step recursion, from the last step to the first.
 
     `vjp(i, g)` accumulates g^T deps_i/dtheta where it belongs and returns g^T deps_i/dz_i. The adjoint of z_{i+1} is

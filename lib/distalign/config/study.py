@@ -11,9 +11,11 @@ from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
+from distalign.config.gradient_studies import complete_studies, gradient_study_spec
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
-from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
+from distalign.config.models import Config, EvaluationSettings, FigureSpec, GradientStudy, Preset, RunSettings
+from distalign.config.models.run import OCCUPATIONS
 from distalign.config.problems import ConfigError, Problems
 from distalign.config.specs import drop_none, run_meaning
 from distalign.config.tables import Table, TableResolution
@@ -33,6 +35,7 @@ class Study:
     evaluations: Mapping[str, EvaluationSettings]
     tables: Mapping[str, Table]
     figures: Mapping[str, FigureSpec]
+    gradient_studies: Mapping[str, GradientStudy]
     prompts: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -195,6 +198,11 @@ class Study:
         shown = {"runs": runs, "classifier": evaluation and evaluation.classifier, "align": align}
         return drop_none({**spec.model_dump(), **shown})
 
+    def gradient_study_spec(self, name: str) -> dict[str, Any]:
+        """What a study of gradient estimators depends on."""
+        world = {"prompts": fingerprint(self.prompts[OCCUPATIONS]["validation"])[:12], **self._generator()}
+        return gradient_study_spec(self.gradient_studies[name], self.preset, world)
+
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
         classifier = self.preset.classifiers[name]
@@ -285,10 +293,11 @@ def load_study(raw: Any, root: Path) -> Study:
     checks.check_evaluations(evaluations, preset, prompts, CONFIG_FILE, problems)
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
     checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
+    studies = complete_studies(config, preset, prompts, CONFIG_FILE, problems)
     if problems.found:
         raise ConfigError(problems)
     figures = {name: _with_attributes(figure, runs) for name, figure in config.figures.items()}
-    return Study(preset, runs, evaluations, tables, figures, prompts)
+    return Study(preset, runs, evaluations, tables, figures, studies, prompts)
 
 
 def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Problems) -> dict[str, EvaluationSettings]:

@@ -19,6 +19,7 @@ from distalign.store.schemas import (
     CLASSIFIED,
     FACES,
     FEATURES,
+    GRADIENT_STUDY,
     IMAGE,
     IMAGES,
     ORIGINALS,
@@ -29,7 +30,8 @@ from distalign.store.schemas import (
 )
 
 __all__ = [
-    "BIAS", "CLASSIFIED", "FACES", "FEATURES", "IMAGES", "ORIGINALS", "REFERENCE", "RESULTS", "TRAIN_LOG",
+    "BIAS", "CLASSIFIED", "FACES", "FEATURES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "REFERENCE", "RESULTS",
+    "TRAIN_LOG",
     "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance",
     "read_table", "to_table", "write_table",
 ]  # fmt: skip

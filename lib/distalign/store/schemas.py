@@ -124,6 +124,24 @@ TRAIN_LOG = pa.schema(
 )
 
 
+# Studies of gradient estimators. quantity: loss and gradient_norm per iteration (a soft prompt that learns one image),
+# magnitude per sampler step (norm of its part of the gradient; step 0 is the first, at the largest timestep).
+GRADIENT_STUDY = pa.schema(
+    [
+        _required("backbone", STRING),
+        _required("guidance", DOUBLE),
+        _required("sampler_steps", INT32),
+        _required("estimator", STRING),
+        _required("run", INT32),
+        pa.field("iteration", INT32),
+        pa.field("step", INT32),
+        pa.field("timestep", INT32),
+        _required("quantity", STRING),
+        pa.field("value", DOUBLE),
+    ]
+)
+
+
 def ORIGINALS(attributes: Iterable[str]) -> pa.Schema:
     """What the frozen model makes of a plan's training images: faces, `{attribute}={class}` probabilities, features."""
     return pa.schema(

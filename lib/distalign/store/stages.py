@@ -30,6 +30,8 @@ STAGES: dict[str, int] = {
     "results": 1,
     "tables": 2,
     "figures": 1,
+    "early_backbone": 1,
+    "gradient_study": 1,
 }
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
@@ -60,7 +62,15 @@ MODULES: dict[str, tuple[str, ...]] = {
         "store/seeds.py",
     ),
     "tables": ("present/*.py",),
-    "figures": ("present/*.py",),
+    "figures": ("present/*.py", "measure/gradient_study.py"),
+    "early_backbone": (
+        "miniworld/*.py", "miniworld/pretrain/early.py", "miniworld/pretrain/autoencoder.py",
+        "miniworld/pretrain/denoiser.py", "miniworld/pretrain/loop.py",
+    ),
+    "gradient_study": (
+        "alignment/gradient_study.py", "alignment/one_image.py", "alignment/gradient.py", "alignment/losses.py",
+        "diffusion/*.py", "encoders/*.py", "prompts/*.py", "store/seeds.py",
+    ),
 }  # fmt: skip
 
 # The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).
@@ -77,7 +87,9 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "bias": ("compute_bias",),
     "results": ("aggregate_results",),
     "tables": ("render_table",),
-    "figures": ("plot_figure",),
+    "figures": ("plot_figure", "plot_gradient_study"),
+    "early_backbone": ("train_early_backbone",),
+    "gradient_study": ("study_gradients",),
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -15,8 +15,10 @@ from distalign.faces.embedding import load_embedder
 from distalign.miniworld.facesets import render_faces
 from distalign.miniworld.pictures import load_pictures
 from distalign.miniworld.pretrain.denoiser import train_denoiser
+from distalign.miniworld.pretrain.early import train_early
 from distalign.miniworld.pretrain.stages import STAGES, Recipe
 from distalign.miniworld.pretrain.tokenizer import MAX_LENGTH, train_tokenizer
+from distalign.store.files import read_json
 
 RECIPE = Recipe(
     pictures=160, autoencoder_steps=3, decoder_steps=2, denoiser_steps=2, clip_pictures=140, clip_steps=2, dino_steps=2,
@@ -79,3 +81,21 @@ def test_an_interrupted_training_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     whole = train(tmp_path / "a.state")
     assert (tmp_path / "a.state").exists()  # as it was after two of the three steps
     assert torch.equal(train(tmp_path / "a.state"), whole)
+
+
+def test_the_early_model_shares_latents_and_words(work: Path, tmp_path: Path) -> None:
+    """A few steps from nothing give another U-Net in the same latent space, the same for the same seed."""
+    spec = {"pictures": 70, "steps": 2, "seed": 5}
+    for name in ("a", "b"):
+        train_early(spec, work / "backbone", tmp_path / name)
+    early, again, trained = (load_pipeline(path) for path in (tmp_path / "a", tmp_path / "b", work / "backbone"))
+
+    def weights(module: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([parameter.flatten() for parameter in module.parameters()])
+
+    assert torch.equal(weights(early.unet), weights(again.unet))
+    assert torch.equal(weights(early.vae), weights(trained.vae))
+    assert not torch.equal(weights(early.unet), weights(trained.unet))
+    assert early.tokenizer.get_vocab() == trained.tokenizer.get_vocab()
+    assert early.vae.config["scaling_factor"] == trained.vae.config["scaling_factor"]
+    assert read_json(tmp_path / "a/provenance.json")["spec"] == spec

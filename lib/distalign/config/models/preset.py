@@ -18,6 +18,7 @@ from distalign.config.models.base import (
     by_attribute,
     partial,
 )
+from distalign.config.models.gradient_study import GradientStudyBudget
 from distalign.config.models.run import OCCUPATIONS, Part, RunDefaults
 
 DatasetOf = Annotated[
@@ -255,3 +256,6 @@ class Preset(Model):
         description="Settings of runs that train exactly these parts (`text_encoder+unet`), on top of `by_attributes`.",
     )
     evaluation: EvaluationEntry = Field(description="Settings of every evaluation that does not say otherwise.")
+    gradient_study: GradientStudyBudget | None = Field(
+        None, description="What the studies of gradient estimators may cost; unset: they are not made."
+    )

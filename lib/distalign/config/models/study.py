@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from distalign.config.models.base import Count, Model, Name
+from distalign.config.models.gradient_study import GradientStudy
 from distalign.config.models.preset import EvaluationEntry
 from distalign.config.models.run import Align, RunEntry, Seeds
 
@@ -100,3 +101,6 @@ class Config(Model):
     evaluations: dict[Name, EvaluationEntry] = Field(min_length=1, description="Evaluations by name.")
     tables: dict[Name, TableSpec] = Field(default_factory=dict, description="Tables by name.")
     figures: dict[Name, FigureSpec] = Field(default_factory=dict, description="Figures by name.")
+    gradient_studies: dict[Name, GradientStudy] = Field(
+        default_factory=dict, description="Studies of gradient estimators by name; each is also a figure."
+    )
