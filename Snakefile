@@ -14,6 +14,7 @@ include: "rules/generate.smk"
 include: "rules/classify.smk"
 include: "rules/aggregate.smk"
 include: "rules/figures.smk"
+include: "rules/claims.smk"
 include: "rules/pretrain.smk"
 
 
@@ -31,6 +32,7 @@ rule all:
         table_files(PAPER),
         figure_files(STUDY.figures),
         f"results/{PRESET}/results.parquet",
+        CLAIM_FILES,
 
 
 rule tables:

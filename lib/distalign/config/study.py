@@ -9,11 +9,13 @@ from pydantic import ValidationError
 
 from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
+from distalign.config.claims import Measured, claims_spec, load_claims
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, EvaluationSettings, FigureSpec, Preset, RunSettings
+from distalign.config.models.claims import Claim
 from distalign.config.problems import ConfigError, Problems
 from distalign.config.specs import drop_none, run_meaning
 from distalign.config.tables import Table, TableResolution
@@ -34,6 +36,7 @@ class Study:
     tables: Mapping[str, Table]
     figures: Mapping[str, FigureSpec]
     prompts: Mapping[str, Mapping[str, Any]]
+    claims: Mapping[str, Claim]
 
     @property
     def runs(self) -> dict[str, RunSettings]:
@@ -170,6 +173,10 @@ class Study:
         shown = {"runs": runs, "classifier": evaluation and evaluation.classifier, "align": align}
         return drop_none({**spec.model_dump(), **shown})
 
+    def claims_spec(self, measured: Measured) -> dict[str, Any]:
+        """The claims with their checks; those about other than the (run, evaluation) pairs `measured` are undecided."""
+        return claims_spec(self.claims, self.runs, self.evaluations, measured)
+
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
         classifier = self.preset.classifiers[name]
@@ -260,10 +267,11 @@ def load_study(raw: Any, root: Path) -> Study:
     checks.check_evaluations(evaluations, preset, prompts, CONFIG_FILE, problems)
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
     checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
+    claims = load_claims(root, runs, config.evaluations, preset, problems)
     if problems.found:
         raise ConfigError(problems)
     figures = {name: _with_attributes(figure, runs) for name, figure in config.figures.items()}
-    return Study(preset, runs, evaluations, tables, figures, prompts)
+    return Study(preset, runs, evaluations, tables, figures, prompts, claims)
 
 
 def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Problems) -> dict[str, EvaluationSettings]:

@@ -28,6 +28,7 @@ STAGES: dict[str, int] = {
     "results": 1,
     "tables": 2,
     "figures": 1,
+    "claims": 1,
 }
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
@@ -55,6 +56,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "tables": ("present/*.py",),
     "figures": ("present/*.py",),
+    "claims": ("measure/claims.py", "measure/paired.py", "present/claims.py", "present/labels.py", "store/seeds.py"),
 }  # fmt: skip
 
 # The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).
@@ -70,6 +72,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "results": ("aggregate_results",),
     "tables": ("render_table",),
     "figures": ("plot_figure",),
+    "claims": ("check_claims",),
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
