@@ -15,6 +15,7 @@ from distalign.store.parquet import write_table
 
 MARKS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?"}
 NOTHING = "–"
+NARROW = 0.05
 
 # One row per check. `verdict` is the claim's, `check_verdict` the check's own; `unit` says what n counts.
 CLAIMS = pa.schema(
@@ -93,9 +94,9 @@ def says(outcome: Outcome) -> str:
 def asked(check: Mapping[str, Any]) -> str:
     """Where the effect should be."""
     if "between" in check:
-        return f"between {number(check['between'][0])} and {number(check['between'][1])}"
+        return "between {} and {}".format(*map(_bound, check["between"]))
     word = "below" if "below" in check else "above"
-    return f"{word} {number(check[word])}"
+    return f"{word} {_bound(check[word])}"
 
 
 def quantity(check: Mapping[str, Any]) -> str:
@@ -122,11 +123,14 @@ def quantity(check: Mapping[str, Any]) -> str:
 
 
 def effect(outcome: Outcome) -> str:
-    """`-.27 [-.35, -.19]`."""
+    """`-.27 [-.35, -.19]`; with a third digit where the interval is narrow."""
     if outcome.effect is None:
         return NOTHING
-    limits = "" if outcome.low is None else f" [{number(outcome.low)}, {number(outcome.high)}]"
-    return f"{number(outcome.effect)}{limits}"
+    if outcome.low is None or outcome.high is None:
+        return number(outcome.effect)
+    digits = 2 if outcome.high - outcome.low >= NARROW else 3
+    low, high = number(outcome.low, digits), number(outcome.high, digits)
+    return f"{number(outcome.effect, digits)} [{low}, {high}]"
 
 
 def as_markdown(decisions: Sequence[Decision], preset: str) -> str:
@@ -168,8 +172,13 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 def _term(it: Mapping[str, Any]) -> str:
     text = f"({it['run']} - {it['minus']})" if it.get("minus") else str(it["run"])
-    text = text if it["factor"] == 1 else f"{number(it['factor'])} {text}"
-    return text if it["offset"] == 0 else f"({text} {'+' if it['offset'] > 0 else '-'} {number(abs(it['offset']))})"
+    text = text if it["factor"] == 1 else f"{_bound(it['factor'])} {text}"
+    return text if it["offset"] == 0 else f"({text} {'+' if it['offset'] > 0 else '-'} {_bound(abs(it['offset']))})"
+
+
+def _bound(value: float) -> str:
+    text = f"{value:g}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 
 def _count(outcome: Outcome) -> str:

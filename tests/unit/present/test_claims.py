@@ -1,7 +1,7 @@
 from html.parser import HTMLParser
 
 from distalign.measure.claims import Decision, Outcome
-from distalign.present.claims import CLAIMS, asked, quantity, summary, write_claims_files
+from distalign.present.claims import CLAIMS, asked, effect, quantity, summary, write_claims_files
 from distalign.store.parquet import read_provenance, read_table
 
 TERM = {"factor": 1.0, "offset": 0.0, "metric": "bias/gender", "evaluation": "occupations", "classifier": "evaluation"}
@@ -84,11 +84,17 @@ def test_summary_counts():
     )
 
 
+def test_narrow_intervals_show_a_third_digit():
+    assert effect(Outcome(CHECK, "holds", -0.014, -0.021, -0.0004, 24, "prompts")) == "-.014 [-.021, .000]"
+    assert effect(Outcome(CHECK, "holds", -0.27, -0.354, -0.19, 24, "prompts")) == "-.27 [-.35, -.19]"
+    assert effect(Outcome(CHECK, "undecided", 0.5, n=1, unit="prompts")) == ".50"
+
+
 def test_what_is_compared_in_words():
     assert quantity(CHECK) == "Gender bias on occupations (read by evaluation): ours / original"
     parts = {"value": {**CHECK["value"], "minus": "x", "factor": 0.5}, "minus": {**CHECK["over"], "offset": -0.1}}
     text = quantity({"kind": "results", **parts})
-    assert text == "Gender bias on occupations (read by evaluation): .50 (ours - x) - (original - .10)"
+    assert text == "Gender bias on occupations (read by evaluation): .5 (ours - x) - (original - .1)"
     plain = {**TERM, "metric": "dino", "classifier": None}
     other = {**CHECK, "over": {"run": "original", **plain, "evaluation": "sports"}}
     assert quantity(other) == (
@@ -100,6 +106,6 @@ def test_what_is_compared_in_words():
     assert quantity(study) == "Gradient study one: exact - adjusted"
     assert (asked(CHECK), asked(training), asked({"between": [-0.1, 1.0]})) == (
         "below .67",
-        "above .90",
-        "between -.10 and 1.00",
+        "above .9",
+        "between -.1 and 1",
     )

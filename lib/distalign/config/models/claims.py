@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from distalign.config.models.base import Model, Name, Share
+from distalign.config.models.base import Model, Name, Number, Positive
 
 BOUNDS = ("below", "above", "between")
 Selection = dict[str, str | float]  # column of a gradient study -> value
@@ -15,9 +15,9 @@ class Bounded(Model):
     """What every check asks of the effect it measures: one of below, above and between."""
 
     says: str | None = Field(None, description="The check in words; unset: the quantities themselves.")
-    below: float | None = Field(None, description="Holds if the whole 95% interval is below this.")
-    above: float | None = Field(None, description="Holds if the whole 95% interval is above this.")
-    between: list[float] | None = Field(
+    below: Number | None = Field(None, description="Holds if the whole 95% interval is below this.")
+    above: Number | None = Field(None, description="Holds if the whole 95% interval is above this.")
+    between: list[Number] | None = Field(
         None, min_length=2, max_length=2, description="Holds if the whole 95% interval is between these two."
     )
 
@@ -38,15 +38,15 @@ class Bounded(Model):
 
 
 class Quantity(Model):
-    """factor x (run - minus) + offset, of a metric's mean over prompts; what it leaves out, its check says."""
+    """A metric's mean over prompts: factor x (run - minus) + offset. What it leaves out, its check says."""
 
     run: Name = Field(description="Name of a run.")
     minus: Name | None = Field(None, description="Run whose metric is subtracted; unset: nothing is.")
     evaluation: Name | None = Field(None, description="Evaluation, instead of the check's.")
     metric: str | None = Field(None, description="Metric, instead of the check's.")
     classifier: Name | None = Field(None, description="Who reads attributes, instead of the check's classifier.")
-    factor: float = Field(1.0, description="The difference is multiplied by this.")
-    offset: float = Field(0.0, description="Then this is added.")
+    factor: Number = Field(1.0, description="The difference is multiplied by this.")
+    offset: Number = Field(0.0, description="Then this is added.")
 
 
 QuantityReference = Annotated[
@@ -77,7 +77,7 @@ class TrainingCheck(Bounded):
     training: Name = Field(description="Name of a run.")
     metric: Literal["loss/align", "loss/image", "loss/face", "loss/preserve"] = Field(description="The loss.")
     by: Literal["ratio", "difference"] = Field("ratio", description="The effect: end / start, or end - start.")
-    window: Annotated[Share, Field(gt=0, le=0.5)] = Field(
+    window: Annotated[Positive, Field(le=0.5)] = Field(
         0.2, description="Share of the iterations that start and end are averaged over."
     )
 
