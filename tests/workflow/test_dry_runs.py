@@ -23,6 +23,7 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
     assert jobs["render_table"] == 3
+    assert jobs["check_claims"] == 1
 
 
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
