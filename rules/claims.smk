@@ -7,13 +7,18 @@ localrules:
 
 
 CLAIMS = STUDY.claims_spec([(run, evaluation) for run, _, evaluation in evaluated(PAPER)])
+CLAIM_LOGS = [
+    f"results/{PRESET}/runs/{run}/{seed}/train_log.parquet"
+    for run, seed in dict.fromkeys((run, seed) for run, seed, _ in evaluated(PAPER))
+    if run in trainings(CLAIMS)
+]
 CLAIM_FILES = expand("results/{p}/claims.{f}", p=PRESET, f=["parquet", "md", "html"])
 
 
 rule check_claims:
     input:
         results="results/{preset}/results.parquet",
-        train_logs=logs_of(trainings(CLAIMS)),
+        train_logs=CLAIM_LOGS,
     output:
         parquet="results/{preset}/claims.parquet",
         md="results/{preset}/claims.md",

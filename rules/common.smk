@@ -108,11 +108,6 @@ def train_logs(figure):
     """The training logs a figure shows: of every seed."""
     it = STUDY.figures[figure]
     runs = [run for run in it.runs if STUDY.trained(run)] if it.kind == "training_curves" else []
-    return logs_of(runs)
-
-
-def logs_of(runs):
-    """The training logs of these runs: of every seed."""
     return [f"results/{PRESET}/runs/{run}/{s}/train_log.parquet" for run in runs for s in STUDY.seeds(run)]
 
 

@@ -44,7 +44,7 @@ class Evidence:
         results: schema RESULTS.
         logs: schema TRAIN_LOG, one for each seed of a run, by run.
         studies: rows of gradient studies by name. A row says in some columns what it is about (estimator, quantity,
-            ...), and has `value`, its 95% interval `low` and `high`, and `n`, the number of runs behind it.
+            ...), and has `value`, an interval `low` to `high`, taken for one of 95%, and `n`, the runs behind it.
     """
 
     results: pa.Table
@@ -209,8 +209,8 @@ def _row(name: str, where: Mapping[str, Any], studies: Mapping[str, Sequence[Map
     if len(rows) != 1:
         raise NothingKnown(f"gradient study {name} has {len(rows) or 'no'} rows of {about}, not one")
     value, low, high = (rows[0][key] for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        raise NothingKnown(f"gradient study {name} has no interval for {about}")
+    if not all(number is not None and np.isfinite(number) for number in (value, low, high)):
+        raise NothingKnown(f"gradient study {name} has no finite interval for {about}")
     return estimate_known(value, low, high, rows[0]["n"], "runs", name, about)
 
 

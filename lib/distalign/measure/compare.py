@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distalign.errors import UserError
-from distalign.measure.reference import FAR, Agreement, Comparison, Key, compare, keep
+from distalign.measure.agreement import FAR, Agreement, Comparison, Key, compare, keep
 from distalign.store.parquet import RESULTS, read_table
 
 SHOWN = 20

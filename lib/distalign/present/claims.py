@@ -101,25 +101,16 @@ def asked(check: Mapping[str, Any]) -> str:
 
 def quantity(check: Mapping[str, Any]) -> str:
     """What is compared with what, in names of the configuration."""
+    sides = {side: check[side] for side in ("value", "minus", "over") if side in check}
     if check["kind"] == "training":
         sign = "/" if check["by"] == "ratio" else "-"
         return f"{metric_label(check['metric'])} of {check['training']}: end {sign} start of training"
     if check["kind"] == "study":
-        parts = {
-            side: ", ".join(map(str, check[side].values())) for side in ("value", "minus", "over") if side in check
-        }
-        return f"Gradient study {check['study']}: {_joined(parts)}"
-    sides = [check[side] for side in ("value", "minus", "over") if side in check]
-    abouts = [f"{metric_label(it['metric'])} on {it['evaluation']}" for it in sides]
-    common = abouts[0] if len(set(abouts)) == 1 else None
-    reader = {it["classifier"] for it in sides if it.get("classifier")}
-    read = f" (read by {reader.pop()})" if len(reader) == 1 else ""
-    names = [side for side in ("value", "minus", "over") if side in check]
-    parts = {
-        side: _term(it) if common else f"{_term(it)} [{about}]"
-        for side, it, about in zip(names, sides, abouts, strict=True)
-    }
-    return f"{common or 'Together'}{read}: {_joined(parts)}"
+        return f"Gradient study {check['study']}: {_joined({side: _selected(it) for side, it in sides.items()})}"
+    abouts = {side: _about(it) for side, it in sides.items()}
+    if len(set(abouts.values())) == 1:
+        return f"{abouts['value']}: {_joined({side: _term(it) for side, it in sides.items()})}"
+    return _joined({side: f"{_term(it)} [{abouts[side]}]" for side, it in sides.items()})
 
 
 def effect(outcome: Outcome) -> str:
@@ -168,6 +159,15 @@ FORMATS: dict[str, Callable[[Sequence[Decision], str], str]] = {".md": as_markdo
 def _joined(parts: Mapping[str, str]) -> str:
     signs = {"value": "", "minus": " - ", "over": " / "}
     return "".join(signs[side] + text for side, text in parts.items())
+
+
+def _about(it: Mapping[str, Any]) -> str:
+    reader = f" (read by {it['classifier']})" if it.get("classifier") else ""
+    return f"{metric_label(it['metric'])} on {it['evaluation']}{reader}"
+
+
+def _selected(where: Mapping[str, Any]) -> str:
+    return f"[{', '.join(value if isinstance(value, str) else _bound(value) for value in where.values())}]"
 
 
 def _term(it: Mapping[str, Any]) -> str:

@@ -97,13 +97,16 @@ def test_what_is_compared_in_words():
     assert text == "Gender bias on occupations (read by evaluation): .5 (ours - x) - (original - .1)"
     plain = {**TERM, "metric": "dino", "classifier": None}
     other = {**CHECK, "over": {"run": "original", **plain, "evaluation": "sports"}}
-    assert quantity(other) == (
-        "Together (read by evaluation): ours [Gender bias on occupations] / original [DINO on sports]"
-    )
+    assert quantity(other) == "ours [Gender bias on occupations (read by evaluation)] / original [DINO on sports]"
     training = {"kind": "training", "training": "ours", "metric": "loss/align", "by": "ratio", "above": 0.9}
     assert quantity(training) == "Alignment loss of ours: end / start of training"
-    study = {"kind": "study", "study": "one", "value": {"estimator": "exact"}, "minus": {"estimator": "adjusted"}}
-    assert quantity(study) == "Gradient study one: exact - adjusted"
+    study = {
+        "kind": "study",
+        "study": "one",
+        "value": {"estimator": "exact", "steps": 20.0},
+        "minus": {"estimator": "x"},
+    }
+    assert quantity(study) == "Gradient study one: [exact, 20] - [x]"
     assert (asked(CHECK), asked(training), asked({"between": [-0.1, 1.0]})) == (
         "below .67",
         "above .9",

@@ -2,8 +2,8 @@ import pyarrow as pa
 import pytest
 
 from distalign.errors import UserError
+from distalign.measure.agreement import compare, keep
 from distalign.measure.compare import main, report
-from distalign.measure.reference import compare, keep
 from distalign.store.parquet import RESULTS, read_provenance, read_table, to_table, write_table
 
 
