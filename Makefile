@@ -20,7 +20,7 @@ setup: ## the environment in .venv, from the hash lock
 headline: setup ## the comparison of original and ours on the mini preset, and its pictures
 	$(SNAKEMAKE) headline $(ARGS)
 
-paper: setup ## everything the paper shows: all tables and figures
+paper: setup ## everything the paper shows: its tables, figures and claims
 	$(SNAKEMAKE) $(ARGS)
 
 ablations: setup ## the rows beyond the paper's comparison
