@@ -77,9 +77,20 @@ def compare(results: pa.Table, reference: pa.Table) -> Agreement:
     Two values agree if they differ by no more than the root of the sum of squares of their half widths: those of the
     95% intervals, on the sides that face each other. Seeds are averaged on either side. Rows without an interval
     (sampling floors) are left out, as they measure no model.
+
+    Raises:
+        UserError: the two are of different presets, or have nothing in common.
     """
+    presets = [sorted(set(table["preset"].to_pylist())) for table in (results, reference)]
+    if presets[0] != presets[1]:
+        here, there = (", ".join(names) or "none" for names in presets)
+        raise UserError(
+            f"the results are of preset {here}, the reference is of preset {there}. Compare like with like."
+        )
     now, then = _by_key(results), _by_key(reference)
     comparisons = [Comparison(key, *then[key], *now[key]) for key in then if key in now]
+    if not comparisons:
+        raise UserError("the results and the reference have no run and metric in common. Run the workflow for more.")
     return Agreement(
         tuple(comparisons),
         missing=tuple(key for key in then if key not in now),

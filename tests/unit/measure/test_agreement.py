@@ -61,7 +61,14 @@ def test_what_only_one_has_is_named():
     agreement = compare(rows([0.5, 0.5]), rows([0.5, 0.5, 0.5]))
     assert agreement.missing == (("ours", "occupations", "m2", None),)
     assert "Only in the reference: m2 of ours on occupations." in report(agreement)
-    assert compare(rows([0.5]), rows([0.5], run="other")).comparisons == ()
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(UserError, match="no run and metric in common"):
+        compare(rows([0.5]), rows([0.5], run="other"))
+    other = rows([0.5]).set_column(0, RESULTS.field("preset"), [["smoke"]])
+    with pytest.raises(UserError, match="results are of preset smoke, the reference is of preset mini"):
+        compare(other, rows([0.5]))
 
 
 def test_command(tmp_path, capsys):
