@@ -2,11 +2,13 @@
 # Extra words for the tool: make headline ARGS="--config preset=smoke", make test ARGS="-k targets".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup headline paper ablations pretrain report test test-full test-slurm test-faults bench docs lint lock
+.PHONY: help setup headline paper ablations pretrain report compare reference test test-full test-slurm test-faults bench docs lint lock
 
 STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.toml | sha256sum | cut -c1-16)
 CORES ?= all
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
+PRESET ?= mini
+COMPARED = results/$(PRESET)/results.parquet resources/reference/$(PRESET).parquet
 PYTEST = .venv/bin/python -m pytest
 
 help: ## this list
@@ -18,7 +20,7 @@ setup: ## the environment in .venv, from the hash lock
 headline: setup ## the comparison of original and ours on the mini preset, and its pictures
 	$(SNAKEMAKE) headline $(ARGS)
 
-paper: setup ## everything the paper shows: all tables and figures
+paper: setup ## everything the paper shows: its tables, figures and claims
 	$(SNAKEMAKE) $(ARGS)
 
 ablations: setup ## the rows beyond the paper's comparison
@@ -29,6 +31,12 @@ pretrain: setup ## train the mini preset's models again (hours)
 
 report: setup ## one file with tables, figures and provenance: report.zip
 	$(SNAKEMAKE) --report report.zip $(ARGS)
+
+compare: setup ## do the results agree with those kept in resources/reference? PRESET=mini
+	.venv/bin/python -m distalign.measure.compare $(COMPARED) $(ARGS)
+
+reference: setup ## keep the results of a full run as the reference. PRESET=mini
+	.venv/bin/python -m distalign.measure.compare $(COMPARED) --keep $(ARGS)
 
 test: setup ## the default tests
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile $(ARGS)

@@ -15,6 +15,7 @@ include: "rules/classify.smk"
 include: "rules/aggregate.smk"
 include: "rules/figures.smk"
 include: "rules/gradient_study.smk"
+include: "rules/claims.smk"
 include: "rules/pretrain.smk"
 
 
@@ -32,6 +33,7 @@ rule all:
         table_files(PAPER),
         figure_files([*STUDY.figures, *STUDY.gradient_studies]),
         f"results/{PRESET}/results.parquet",
+        CLAIM_FILES,
 
 
 rule tables:

@@ -23,6 +23,7 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
     assert jobs["finetune"] == 3
     assert jobs["generate_images"] == jobs["classify_images"] == jobs["compute_bias"] == 4
     assert jobs["render_table"] == 3
+    assert jobs["check_claims"] == 1
     assert (jobs.get("compute_quality", 0), jobs.get("make_reference", 0)) == ((0, 0) if preset == "sd15" else (4, 1))
 
 

@@ -12,7 +12,7 @@ import yaml
 from helpers.workflow import copy_project, edit_yaml, planned, snakemake
 
 pytestmark = pytest.mark.workflow
-AGAIN = {"aggregate_results": 1, "render_table": 1, "all": 1}
+AGAIN = {"aggregate_results": 1, "render_table": 1, "check_claims": 1, "all": 1}
 MEASURED = {"compute_bias": 1, "compute_quality": 1}
 BOTH = {name: 2 * count for name, count in MEASURED.items()}
 CONFIG: dict[str, Any] = {
@@ -68,6 +68,25 @@ def test_new_row_schedules_its_own_jobs(study: Path) -> None:
     result = snakemake(study)
     assert result.returncode == 0, result.stdout + result.stderr
     assert planned(study) == {}
+
+
+def test_ablations_decide_no_claim(study: Path) -> None:
+    row = {"run": {"from": "ours_gender", "rank": 4}, "label": "rank 4"}
+    tables = config_of(study)["tables"]
+    edit_yaml(study / "config.yaml", tables=tables | {"ablation_rank": {**tables["comparison"], "rows": [row]}})
+    assert planned(study) == {}
+    assert planned(study, "ablations")["render_table"] == 1
+
+
+def test_another_bound_decides_claims_anew_and_nothing_else(study: Path) -> None:
+    resources = (study / "resources").resolve()
+    (study / "resources").unlink()
+    shutil.copytree(resources, study / "resources")  # file times included
+    assert planned(study) == {}
+    claims = yaml.safe_load((study / "resources/claims.yaml").read_text())["claims"]
+    claims["gender_bias"]["checks"][0]["below"] = 0.5
+    edit_yaml(study / "resources/claims.yaml", claims=claims)
+    assert planned(study) == {"check_claims": 1, "all": 1}
 
 
 def unset_gradient_option(runs: dict[str, Any]) -> None:

@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from distalign.present.claims import CLAIMS
 from distalign.store.parquet import BIAS, GRADIENT_STUDY, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
 from helpers.workflow import ROOT, copy_project, planned, snakemake
 
@@ -36,6 +39,29 @@ def test_tables_come_in_every_format(project: Path) -> None:
     text = (tables / "comparison.md").read_text()
     assert text.count("Ours") == 3
     assert ".67" in text  # the paper's number beside ours
+
+
+def test_claims_are_decided(project: Path) -> None:
+    rows = read_table(project / "results/smoke/claims.parquet", CLAIMS).to_pylist()
+    by_claim = {row["claim"]: row for row in rows if row["check"] == 0}
+    measured = by_claim["gender_bias"]
+    assert measured["n"] > 2
+    assert measured["low"] <= measured["effect"] <= measured["high"]
+    assert measured["reason"] is None
+    assert by_claim["better_for_gender"]["verdict"] == "undecided"
+    assert "run debiasvl_gender is not in config.yaml" in by_claim["better_for_gender"]["reason"]
+    page = (project / "results/smoke/claims.md").read_text()
+    assert all(row["sentence"] in page for row in rows)
+    assert "Claims of the paper" in (project / "results/smoke/claims.html").read_text()
+
+
+def test_results_agree_with_themselves(project: Path, tmp_path: Path) -> None:
+    results, reference = project / "results/smoke/results.parquet", tmp_path / "smoke.parquet"
+    for arguments, says in ((["--keep"], "rows kept"), ([], "the results agree")):
+        command = [sys.executable, "-m", "distalign.measure.compare", str(results), str(reference), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
 
 
 def test_figures_come_in_every_format(project: Path) -> None:

@@ -15,6 +15,7 @@ from pydantic.json_schema import models_json_schema
 from distalign.config.methods import METHODS
 from distalign.config.metrics import metric_names
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
+from distalign.config.models.claims import Claims
 
 SCHEMA_FILE = "docs/config.schema.json"
 PAGE_FILE = "docs/configuration.md"
@@ -51,7 +52,7 @@ that know JSON schemas can use `docs/config.schema.json` for config.yaml, its `$
 
 def schema() -> dict[str, Any]:
     """The JSON schema of config.yaml, with that of presets under `$defs`."""
-    models = (Config, Preset, RunSettings, EvaluationSettings)
+    models = (Config, Preset, RunSettings, EvaluationSettings, Claims)
     _, definitions = models_json_schema([(model, "validation") for model in models])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -77,6 +78,8 @@ def page() -> str:
         *(f"- `{name}`: {description}" for name, description in METHODS.items()),
         "\n## Presets\n",
         *_tables("Preset", definitions, shown),
+        "## Claims\n",
+        *_tables("Claims", definitions, shown),
         "## Metrics\n",
         ", ".join(f"`{name}`" for name in metric_names()) + ".\n",
     ]

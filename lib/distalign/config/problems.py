@@ -118,13 +118,16 @@ def yaml_path(path: Path) -> str:
 
 
 def real_path(location: Sequence[str | int], raw: Any) -> Path:
-    """The part of a pydantic location that stands in the file: without tags of unions and marks of keys."""
+    """The part of a pydantic location that stands in the file: without tags of unions and marks of keys.
+
+    The tag of a union whose members have checks of their own is in brackets, as the marks are: it can come last.
+    """
     path: list[str | int] = []
     for index, part in enumerate(location):
         if (isinstance(raw, Mapping) and part in raw) or (isinstance(raw, list) and isinstance(part, int)):
             raw = raw[part]  # type: ignore[index]
             path.append(part)
-        elif index == len(location) - 1 and isinstance(raw, Mapping) and part != "[key]":
+        elif index == len(location) - 1 and isinstance(raw, Mapping) and not str(part).startswith("["):
             path.append(part)
     return tuple(path)
 

@@ -9,12 +9,14 @@ from pydantic import ValidationError
 
 from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
+from distalign.config.claims import Measured, claims_spec, load_claims
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.fingerprint import fingerprint
 from distalign.config.gradient_studies import complete_studies, gradient_study_spec
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
 from distalign.config.models import Config, EvaluationSettings, FigureSpec, GradientStudy, Preset, RunSettings
+from distalign.config.models.claims import Claim
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.problems import ConfigError, Problems
 from distalign.config.specs import drop_none, run_meaning
@@ -37,6 +39,7 @@ class Study:
     figures: Mapping[str, FigureSpec]
     gradient_studies: Mapping[str, GradientStudy]
     prompts: Mapping[str, Mapping[str, Any]]
+    claims: Mapping[str, Claim]
 
     @property
     def runs(self) -> dict[str, RunSettings]:
@@ -203,6 +206,10 @@ class Study:
         world = {"prompts": fingerprint(self.prompts[OCCUPATIONS]["validation"])[:12], **self._generator()}
         return gradient_study_spec(self.gradient_studies[name], self.preset, world)
 
+    def claims_spec(self, measured: Measured) -> dict[str, Any]:
+        """The claims with their checks; those about other than the (run, evaluation) pairs `measured` are undecided."""
+        return claims_spec(self.claims, self.runs, self.evaluations, measured)
+
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
         classifier = self.preset.classifiers[name]
@@ -294,10 +301,11 @@ def load_study(raw: Any, root: Path) -> Study:
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
     checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
     studies = complete_studies(config, preset, prompts, CONFIG_FILE, problems)
+    claims = load_claims(root, runs, config.evaluations, preset, problems)
     if problems.found:
         raise ConfigError(problems)
     figures = {name: _with_attributes(figure, runs) for name, figure in config.figures.items()}
-    return Study(preset, runs, evaluations, tables, figures, studies, prompts)
+    return Study(preset, runs, evaluations, tables, figures, studies, prompts, claims)
 
 
 def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Problems) -> dict[str, EvaluationSettings]:

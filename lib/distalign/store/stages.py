@@ -32,6 +32,7 @@ STAGES: dict[str, int] = {
     "figures": 1,
     "early_backbone": 1,
     "gradient_study": 1,
+    "claims": 1,
 }
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
@@ -71,6 +72,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "alignment/gradient_study.py", "alignment/one_image.py", "alignment/gradient.py", "alignment/losses.py",
         "diffusion/*.py", "encoders/*.py", "prompts/*.py", "store/seeds.py",
     ),
+    "claims": ("measure/claims.py", "measure/paired.py", "present/claims.py", "present/labels.py", "store/seeds.py"),
 }  # fmt: skip
 
 # The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).
@@ -90,6 +92,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "figures": ("plot_figure", "plot_gradient_study"),
     "early_backbone": ("train_early_backbone",),
     "gradient_study": ("study_gradients",),
+    "claims": ("check_claims",),
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -84,7 +84,8 @@ def make_root(path: Path) -> Path:
     mini["defaults"] |= PINNED
     (path / "presets" / "mini.yaml").write_text(yaml.safe_dump(mini, sort_keys=False))
     (path / "resources" / "prompts").mkdir(parents=True)
-    shutil.copy(REPOSITORY / "resources" / "paper_numbers.yaml", path / "resources")
+    for name in ("paper_numbers.yaml", "claims.yaml"):
+        shutil.copy(REPOSITORY / "resources" / name, path / "resources")
     shutil.copy(REPOSITORY / "config.yaml", path)
     splits = {"train": [f"job {index}" for index in range(8)], "validation": ["clerk"], "test": ["judge", "cook"]}
     for name in ("occupations", "contexts", "sports", "descriptors", "styles"):

@@ -40,6 +40,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63), _number]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), _number]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), _number]
 Share = Annotated[float, Field(ge=0, le=1), _number]
+Number = Annotated[float, Field(allow_inf_nan=False), _number]
 
 
 class Keys:

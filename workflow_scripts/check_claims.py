@@ -1,0 +1,24 @@
+"""Which of the paper's claims hold."""
+
+from pathlib import Path
+
+from snakemake.iocontainers import Snakemake
+
+from distalign.measure.claims import Evidence, decide
+from distalign.present.claims import write_claims_files
+from distalign.store.parquet import RESULTS, TRAIN_LOG, read_table
+from distalign.store.provenance import collect
+from distalign.workflow import job
+
+snakemake: Snakemake
+
+with job(snakemake):
+    spec, files = snakemake.params.spec, snakemake.input
+    logs: dict[str, list] = {}
+    for file in map(Path, files.train_logs):
+        logs.setdefault(file.parts[-3], []).append(read_table(file, TRAIN_LOG))
+    decisions = decide(spec, Evidence(read_table(Path(files.results), RESULTS), logs))
+    inputs = {"results": Path(files.results)}
+    write_claims_files(
+        decisions, snakemake.wildcards.preset, map(Path, snakemake.output), collect("claims", spec, inputs)
+    )
