@@ -14,6 +14,7 @@ include: "rules/generate.smk"
 include: "rules/classify.smk"
 include: "rules/aggregate.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/pretrain.smk"
 
 
@@ -29,8 +30,9 @@ rule all:
     default_target: True
     input:
         table_files(PAPER),
-        figure_files(STUDY.figures),
+        figure_files(PAPER_FIGURES),
         f"results/{PRESET}/results.parquet",
+        report_pages(),
 
 
 rule tables:
@@ -40,12 +42,13 @@ rule tables:
 
 rule figures:
     input:
-        figure_files(STUDY.figures),
+        figure_files(PAPER_FIGURES),
 
 
 rule ablations:
     input:
         table_files(ABLATIONS),
+        figure_files(ABLATION_FIGURES),
 
 
 rule classifiers:

@@ -1,4 +1,4 @@
-# Pictures of runs: training curves, frequency bars, contact sheets.
+# Pictures of runs: training curves, frequency bars, contact sheets, trade-offs, sweeps.
 
 
 localrules:

@@ -56,6 +56,7 @@ def contact_sheet(
     title: str,
     prompts: int | None = None,
     images: int = 8,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Figure, pa.Table]:
     """Draw a block of images per prompt and run; runs stand side by side, images of one noise in the same place.
 
@@ -63,12 +64,13 @@ def contact_sheet(
     attribute's class and how sure the classifier is (a full bar is probability 1).
 
     Args:
-        runs: by label, (IMAGES, CLASSIFIED) of one evaluation.
+        runs: by name, (IMAGES, CLASSIFIED) of one evaluation.
         attributes: whose predictions are shown.
         classifier: who predicted.
         title: of the figure.
         prompts: only the first so many.
         images: per prompt and run.
+        labels: what runs are called; the others by their names.
 
     Returns:
         the figure, and what it shows (schema SHEET).
@@ -76,9 +78,7 @@ def contact_sheet(
     Raises:
         UserError: the runs' images were not made from the same noise, or predictions are missing.
     """
-    blocks = {
-        label: _collect(label, *tables, attributes, classifier, prompts, images) for label, tables in runs.items()
-    }
+    blocks = {run: _collect(run, *tables, attributes, classifier, prompts, images) for run, tables in runs.items()}
     _check_same_noise(blocks)
     layout = Layout(blocks, len(attributes))
     with styled():
@@ -87,9 +87,9 @@ def contact_sheet(
         axes.axis("off")
         figure.text(layout.place[0], 1 - EDGE / layout.size[1], title, va="top", fontsize=10, weight="bold")
         _legend(figure, attributes, layout)
-        for column, (label, block) in enumerate(blocks.items()):
+        for column, (run, block) in enumerate(blocks.items()):
             left = layout.block * column
-            axes.text(left, 0.02, label, fontsize=8.5, weight="bold", color=INK, va="bottom")
+            axes.text(left, 0.02, (labels or {}).get(run, run), fontsize=8.5, weight="bold", color=INK, va="bottom")
             for line, (prompt, shown) in enumerate(block.items()):
                 top = line * layout.band + HEAD
                 if column == 0:

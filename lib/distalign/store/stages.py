@@ -27,7 +27,8 @@ STAGES: dict[str, int] = {
     "bias": 1,
     "results": 1,
     "tables": 2,
-    "figures": 1,
+    "figures": 2,
+    "report": 1,
 }
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
@@ -53,8 +54,13 @@ MODULES: dict[str, tuple[str, ...]] = {
         "measure/bias.py", "measure/bootstrap.py", "measure/floor.py", "measure/results.py", "measure/similarity.py",
         "store/seeds.py",
     ),
-    "tables": ("present/*.py",),
-    "figures": ("present/*.py",),
+    "tables": ("present/cells.py", "present/formats.py", "present/labels.py", "present/pages.py", "present/tables.py"),
+    "figures": (
+        "present/cells.py", "present/contact_sheet.py", "present/figures.py", "present/frequencies.py",
+        "present/guidance.py", "present/labels.py", "present/placement.py", "present/style.py", "present/tables.py",
+        "present/tradeoff.py", "present/training_curves.py",
+    ),
+    "report": ("present/pages.py",),
 }  # fmt: skip
 
 # The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).
@@ -70,6 +76,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "results": ("aggregate_results",),
     "tables": ("render_table",),
     "figures": ("plot_figure",),
+    "report": ("render_card", "render_provenance"),
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
