@@ -38,8 +38,9 @@ class Page:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self.answers: dict[int, dict[str, Any]] = {}
+        self.contexts: dict[str, int] = {}  # by frame
         self.session: str | None = None
-        target = self.call("Target.createTarget", url="about:blank", width=LAPTOP[0], height=LAPTOP[1])["targetId"]
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -55,22 +56,37 @@ class Page:
         self.call("Page.navigate", url=address)
         self._wait(lambda: self.loaded > before, f"{address} was not loaded")
 
-    def run(self, script: str) -> Any:
-        """The value of an expression in the page; a promise is waited for."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+    def run(self, script: str, frame: str | None = None) -> Any:
+        """The value of an expression in the page, or in the frame whose address ends so; a promise is waited for."""
+        where = {"contextId": self._context(frame)} if frame else {}
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, **where)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def until(self, script: str) -> Any:
+    def until(self, script: str, frame: str | None = None) -> Any:
         """The value of an expression as soon as it is truthy."""
         end = time.monotonic() + ENOUGH
-        while not (value := self.run(script)):
+        while not (value := self.run(script, frame)):
             if time.monotonic() > end:
                 text = self.run("document.body.innerText")
                 raise AssertionError(f"never true: {script}\non the page: {text}\nconsole: {self.complaints}")
             time.sleep(0.05)
         return value
+
+    def frames(self) -> dict[str, str]:
+        """Address -> id of every frame inside the page."""
+        tree = self.call("Page.getFrameTree")["frameTree"]
+        return {it["frame"]["url"]: it["frame"]["id"] for it in tree.get("childFrames", [])}
+
+    def _context(self, ending: str) -> int:
+        end = time.monotonic() + ENOUGH
+        while True:
+            for address, name in self.frames().items():
+                if address.endswith(ending) and name in self.contexts:
+                    return self.contexts[name]
+            assert time.monotonic() < end, f"no frame shows {ending}: {list(self.frames())}"
+            time.sleep(0.05)
 
     def click(self, script: str) -> None:
         """Click in the middle of the element an expression gives, as a mouse does."""
@@ -120,6 +136,8 @@ class Page:
         kind, about = message["method"], message["params"]
         if kind == "Page.loadEventFired":
             self.loaded += 1
+        elif kind == "Runtime.executionContextCreated":
+            self.contexts[about["context"]["auxData"]["frameId"]] = about["context"]["id"]
         elif kind == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
         elif kind == "Network.loadingFailed" and not about.get("canceled"):
