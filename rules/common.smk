@@ -14,6 +14,7 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
 from distalign.config.figures import figure_images, figure_logs
+from distalign.config.fingerprint import fingerprint
 from distalign.config.study import load_study
 from distalign.errors import UserError
 from distalign.store.stages import STAGES

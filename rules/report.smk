@@ -61,8 +61,7 @@ rule render_provenance:
         mem_mb=1000,
         runtime=10,
     params:
-        config=Spec(config),
-        spec=Spec(STUDY.preset.model_dump(exclude_none=True, by_alias=True)),
+        settings=fingerprint([config, STUDY.preset.model_dump(mode="json")]),
         version=STAGES["report"],
     message:
         "Where the results come from"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
+from distalign.config.study import load_study
 from distalign.present.pages import provenance_page
 from distalign.store.files import atomic_write_text, read_json
 from distalign.store.parquet import read_provenance
@@ -12,9 +13,12 @@ from distalign.workflow import job
 snakemake: Snakemake
 
 with job(snakemake):
-    preset, settings = snakemake.wildcards.preset, snakemake.params
+    preset = load_study(snakemake.config, Path.cwd()).preset
+    settings = {
+        "config.yaml": snakemake.config,
+        f"presets/{preset.name}.yaml, complete": preset.model_dump(mode="json", exclude_none=True, exclude={"name"}),
+    }
     found = [read_json(Path(file)) for file in snakemake.input.adapters]
     found += [read_provenance(Path(file)) for file in snakemake.input.parquet]
-    pages = {"config.yaml": settings.config, f"presets/{preset}.yaml, complete": settings.spec}
-    page = provenance_page(f"Where the results of preset {preset} come from", found, pages)
+    page = provenance_page(f"Where the results of preset {preset.name} come from", found, settings)
     atomic_write_text(Path(snakemake.output.html), page)

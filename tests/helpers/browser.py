@@ -89,14 +89,18 @@ class Page:
             time.sleep(0.05)
 
     def click(self, script: str) -> None:
-        """Click in the middle of the element an expression gives, as a mouse does."""
-        x, y = self.until(
+        """Click in the middle of the element an expression gives, as a mouse does, once it stands still."""
+        middle = (
             f"(() => {{ const it = {script}; if (!it) return null; it.scrollIntoView({{block: 'center'}}); "
             "const box = it.getBoundingClientRect(); return box.width && box.height ? "
             "[box.x + box.width / 2, box.y + box.height / 2] : null; })()"
         )
+        before, place = None, self.until(middle)
+        while place != before:
+            time.sleep(0.2)
+            before, place = place, self.until(middle)
         for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
     def picture(self, path: Path) -> None:
         """What is on screen, as PNG."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.workflow import ROOT, copy_project, edit_yaml, planned, snakemake
 
@@ -108,6 +109,31 @@ def test_configuration_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "presets/mini.yaml" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_figures_of_many_runs_bring_their_evaluations(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "figures")
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    evaluations = {**config["evaluations"], "guidance_2": {"guidance": 2.0}}
+    figures = {
+        "tradeoff": {"kind": "tradeoff", "title": "Trade-off", "tables": ["comparison"], "bias": ["bias/gender"]},
+        "ablation_guidance": {
+            "kind": "guidance_sweep",
+            "title": "Guidance",
+            "runs": ["original", "ours_gender"],
+            "evaluations": ["occupations", "guidance_2"],
+        },
+    }
+    tables = {name: table for name, table in config["tables"].items() if not name.startswith("ablation")}
+    edit_yaml(project / "config.yaml", evaluations=evaluations, figures=figures, tables=tables)
+    paper = planned(project)
+    assert paper["plot_figure"] == 1
+    ablations = planned(project, "ablations")
+    assert ablations["plot_figure"] == 1
+    assert ablations["finetune"] == 1
+    assert ablations["generate_images"] == ablations["compute_bias"] == 4
+    headline = planned(project, "headline")
+    assert "plot_figure" not in headline  # the comparison has a run of its own
 
 
 def test_row_with_a_run_in_place_is_one_entry(tmp_path: Path) -> None:

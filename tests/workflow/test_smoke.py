@@ -8,13 +8,15 @@ from zipfile import ZipFile
 
 import duckdb
 import pytest
+import yaml
 
 from distalign.store.parquet import BIAS, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
 from helpers.browser import Page, browser, find_chromium
-from helpers.workflow import ROOT, copy_project, planned, snakemake
+from helpers.workflow import ROOT, copy_project, edit_yaml, planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]  # minutes on a busy machine
 SMOKE = ("--config", "preset=smoke")
+TRADEOFF = {"kind": "tradeoff", "title": "Trade-off", "tables": ["comparison"], "bias": ["bias/gender", "bias/race"]}
 # Whether an element is there, has a size, and is what one sees and clicks at where it stands.
 ON_SCREEN = """it => {
   if (!it) return false;
@@ -30,6 +32,8 @@ ON_SCREEN = """it => {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which the smoke preset ran to the end; read only."""
     project = copy_project(tmp_path_factory.mktemp("smoke") / "distalign")
+    figures = yaml.safe_load((project / "config.yaml").read_text())["figures"]
+    edit_yaml(project / "config.yaml", figures={"tradeoff": TRADEOFF, **figures})
     result = snakemake(project, *SMOKE)
     assert result.returncode == 0, result.stdout + result.stderr
     return project
@@ -50,7 +54,7 @@ def test_tables_come_in_every_format(project: Path) -> None:
 
 
 def test_figures_come_in_every_format(project: Path) -> None:
-    for figure in ("training_curves", "frequencies", "contact_sheet"):
+    for figure in ("training_curves", "frequencies", "contact_sheet", "tradeoff"):
         for suffix in ("pdf", "svg", "png", "parquet"):
             assert (project / f"results/smoke/figures/{figure}.{suffix}").stat().st_size > 1000
 

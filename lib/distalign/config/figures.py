@@ -89,7 +89,7 @@ class FigureChecks:
             if evaluation.guidance in first:
                 message = f"has the guidance of '{first[evaluation.guidance]}', {evaluation.guidance:g}, as well"
                 self.problems.add(self.file, path, message, name)
-            elif evaluation.prompts != reference.prompts:
+            elif _prompts(evaluation) != _prompts(reference):
                 self.problems.add(self.file, path, f"has other prompts than '{next(iter(first.values()))}'", name)
             first.setdefault(evaluation.guidance, name)
             asked = [attributes_of(metric) for metric in figure.metrics]
@@ -116,7 +116,7 @@ def figure_spec(study: "Study", name: str) -> dict[str, Any]:
     spec["runs"] = [{"run": run, "seeds": study.seeds(run), "label": labels[run]} for run in figure.runs]
     if isinstance(figure, ImageFigure):
         spec["classifier"] = study.evaluations[figure.evaluation].classifier
-        spec["align"] = {key: shares for run in figure.runs for key, shares in study.runs[run].align.items()}
+        spec["align"] = {run: study.runs[run].align for run in figure.runs}
         spec["attributes"] = figure.attributes or aligned(figure.runs, study.expanded)
     if isinstance(figure, GuidanceSweep):
         settings = {evaluation: study.evaluations[evaluation] for evaluation in figure.evaluations}
@@ -175,6 +175,10 @@ def _rows(study: "Study", figure: Tradeoff) -> list[dict[str, Any]]:
             known = found.setdefault((row["run"], row["evaluation"], row["classifier"]), entry)
             known["seeds"] = max(known["seeds"], row["seeds"], key=len)
     return list(found.values())
+
+
+def _prompts(evaluation: EvaluationSettings) -> tuple[str, str]:
+    return evaluation.prompt_set, evaluation.prompts
 
 
 def _items(at: Path, words: Iterable[str]) -> dict[Path, str]:

@@ -27,6 +27,7 @@ FREQUENCIES = pa.schema(
         pa.field("seeds", pa.int32(), nullable=False),
     ]
 )
+Align = Mapping[str, Mapping[str, float]]
 LONGEST = 44  # characters of a prompt's name
 
 
@@ -36,7 +37,7 @@ def frequency_bars(
     attributes: Sequence[str],
     evaluation: str,
     classifier: str,
-    align: Mapping[str, Mapping[str, float]],
+    align: Mapping[str, Align],
     title: str,
     prompts: int | None = None,
     labels: Mapping[str, str] | None = None,
@@ -49,7 +50,8 @@ def frequency_bars(
         attributes: shown from left to right.
         evaluation: whose images.
         classifier: whose predictions.
-        align: target shares {attribute: {class: share}}, drawn as a line; uniform where it says nothing.
+        align: target shares by run, {attribute: {class: share}}, drawn as a line. A run that does not align an
+            attribute has the target of the others, if they agree; else uniform.
         title: of the figure.
         prompts: only the first so many.
         labels: what runs are called; the others by their names.
@@ -78,7 +80,7 @@ def frequency_bars(
         handles: list[Artist] = [Patch(color=c, label=word) for word, c in zip(called, RUN_COLOURS, strict=False)]
         handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=0.9, label="target"))
         handles.append(Line2D([], [], color=INK, linewidth=0.6, label="95% interval"))
-        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles) if len(panels) > 2 else 2)
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles) if len(panels) > 2 else 2)
     return figure, data
 
 
@@ -88,7 +90,7 @@ def frequency_data(
     attributes: Sequence[str],
     evaluation: str,
     classifier: str,
-    align: Mapping[str, Mapping[str, float]],
+    align: Mapping[str, Align],
     prompts: int | None = None,
 ) -> pa.Table:
     """The numbers of the figure, all classes of the attributes (schema FREQUENCIES).
@@ -111,16 +113,22 @@ def frequency_data(
             )
     kept = list(dict.fromkeys(prompt for _, prompt, _ in found))[:prompts]
     lines = [
-        {"run": run, "prompt_id": prompt, **_line(rows, *classes[metric], align)}
+        {"run": run, "prompt_id": prompt, **_line(rows, *classes[metric], _target(run, *classes[metric], align))}
         for (run, prompt, metric), rows in found.items()
         if prompt in kept
     ]
     return pa.Table.from_pylist(lines, schema=FREQUENCIES)
 
 
-def _line(
-    rows: Sequence[Mapping[str, Any]], attribute: str, value: str, align: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
+def _target(run: str, attribute: str, value: str, align: Mapping[str, Align]) -> float:
+    own = align.get(run, {}).get(attribute)
+    others = {shares[attribute].get(value, 0.0) for shares in align.values() if attribute in shares}
+    if own is not None:
+        return own.get(value, 0.0)
+    return others.pop() if len(others) == 1 else 1 / len(ATTRIBUTES[attribute])
+
+
+def _line(rows: Sequence[Mapping[str, Any]], attribute: str, value: str, target: float) -> dict[str, Any]:
     known = [row for row in rows if row["value"] is not None]
     means = {name: float(np.mean([row[name] for row in known])) if known else None for name in ("value", "low", "high")}
     return {
@@ -129,7 +137,7 @@ def _line(
         "frequency": means["value"],
         "low": means["low"],
         "high": means["high"],
-        "target": align[attribute].get(value, 0.0) if attribute in align else 1 / len(ATTRIBUTES[attribute]),
+        "target": target,
         "n_faces": sum(row["n"] for row in rows),
         "seeds": len(rows),
     }
@@ -145,7 +153,10 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], runs: Sequence[str], pr
                 continue
             axes.barh(level, row["frequency"], height, color=colour)
             axes.plot([row["low"], row["high"]], [level, level], color=INK, linewidth=0.6)
-    axes.axvline(rows[0]["target"], color=INK, linestyle="--", linewidth=0.9)
+    targets = {row["run"]: row["target"] for row in rows}
+    for run, colour in zip(runs, RUN_COLOURS, strict=False):
+        shared = len(set(targets.values())) == 1
+        axes.axvline(targets[run], color=INK if shared else colour, linestyle="--", linewidth=0.9)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
     axes.grid(axis="y", visible=False)

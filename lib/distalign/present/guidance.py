@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -109,9 +110,14 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], runs: Sequence[str]) ->
         known = [row for row in own if row["low"] is not None]
         lows, highs = [row["low"] for row in known], [row["high"] for row in known]
         axes.fill_between([row["guidance"] for row in known], lows, highs, color=colour, alpha=0.15, linewidth=0)
-    floors = sorted({(row["guidance"], row["floor"]) for row in rows if row["floor"] is not None})
+    floors: dict[float, list[float]] = {}
+    for row in rows:
+        if row["floor"] is not None:
+            floors.setdefault(row["guidance"], []).append(row["floor"])
     if floors:
-        axes.plot(*zip(*floors, strict=True), color=INK, linestyle=":", linewidth=0.9)
+        axes.plot(
+            list(floors), [np.mean(values) for values in floors.values()], color=INK, linestyle=":", linewidth=0.9
+        )
     if rows[0]["metric"].startswith(("bias/", "distance/")):
         axes.set_ylim(bottom=0)
     places = sorted({row["guidance"] for row in rows})

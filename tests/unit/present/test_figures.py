@@ -30,7 +30,7 @@ def sheet(**options):
 
 def bars(attributes=ATTRIBUTES, align=None, prompts=None):
     results = pa.concat_tables([study("original", 4)[2], study("ours", 2)[2]])
-    about = ("occupations", "evaluation", align or {}, "Bars")
+    about = ("occupations", "evaluation", {"ours": align or {}}, "Bars")
     return frequency_bars(results, RUNS, attributes, *about, prompts, LABELS)
 
 
@@ -161,6 +161,18 @@ def test_bars_of_several_seeds_are_means():
     rows = {(row["prompt_id"], row["class"]): row for row in data.to_pylist()}
     assert (rows["chef", "female"]["frequency"], rows["chef", "female"]["seeds"]) == (0.75, 2)
     assert rows["judge", "female"]["n_faces"] == 6
+
+
+def test_bars_of_runs_with_different_targets():
+    results = pa.concat_tables([study("original", 4)[2], study("ours", 2)[2], study("other", 3)[2]])
+    align = {"ours": {"gender": {"female": 0.5, "male": 0.5}}, "other": {"gender": {"female": 0.9, "male": 0.1}}}
+    runs = {"original": [0], "ours": [0], "other": [0]}
+    figure, data = frequency_bars(results, runs, ["gender"], "occupations", "evaluation", align, "Bars")
+    targets = {(row["run"], row["class"]): row["target"] for row in data.to_pylist()}
+    assert targets["other", "male"] == 0.1
+    assert (targets["ours", "female"], targets["original", "female"]) == (0.5, 0.5)
+    lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert len({line.get_color() for line in lines}) == 3
 
 
 def test_bars_of_age_show_the_class_the_paper_prints():
