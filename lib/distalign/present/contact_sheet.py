@@ -22,7 +22,7 @@ COLUMNS = 4  # images side by side, per run
 TILE = 256  # larger images are scaled down to this many pixels
 # In inches:
 WIDTH, LEAST, LARGEST = 8.0, 4.5, 1.3  # all images together, the page at least, one image at most
-EDGE, HEADER = 0.12, 0.95  # around everything; above the images, for title and legend
+EDGE, TITLE, LEGEND = 0.12, 0.62, 0.16  # around everything; above the images, for title and each line of the legend
 # In units of an image's side:
 GAP, BLOCK_GAP, LINE, HEAD = 0.07, 0.35, 0.15, 0.3
 
@@ -115,7 +115,7 @@ class Layout:
         # An image is this many inches wide: the page is full, unless that made a few images huge.
         self.scale = min(WIDTH / self.width, LARGEST)
         inner = (self.width * self.scale, self.height * self.scale)
-        self.size = (max(inner[0], LEAST) + 2 * EDGE, inner[1] + HEADER + EDGE)
+        self.size = (max(inner[0], LEAST) + 2 * EDGE, inner[1] + TITLE + LEGEND * attributes + EDGE)
         self.place = (EDGE / self.size[0], EDGE / self.size[1], inner[0] / self.size[0], inner[1] / self.size[1])
 
 
@@ -196,7 +196,7 @@ def _legend(figure: Figure, attributes: Sequence[str], layout: Layout) -> None:
     """Classes and their colours, one line per attribute."""
     for number, name in enumerate(attributes):
         handles = [Patch(color=CLASS_COLOURS[name][value], label=value) for value in ATTRIBUTES[name]]
-        level = 1 - (EDGE + 0.24 + 0.16 * number) / layout.size[1]
+        level = 1 - (EDGE + 0.24 + LEGEND * number) / layout.size[1]
         word = f"predicted {name}" + (": frame and bar" if number == 0 else ": bar (full: probability 1)")
         figure.text(layout.place[0], level, word, fontsize=7.5, va="top")
         figure.legend(

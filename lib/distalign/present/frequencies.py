@@ -67,7 +67,6 @@ def frequency_bars(
     with styled():
         width = max(4.2, 0.5 + 0.055 * max(map(len, words)) + 1.35 * len(panels))
         figure = Figure(figsize=(width, 1.3 + 0.11 * len(names) * (len(runs) + 0.7)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left")
         grid = figure.subplots(1, len(panels), sharey=True, sharex=True, squeeze=False)[0]
         for axes, (attribute, value) in zip(grid, panels, strict=True):
             own = [row for row in rows if (row["attribute"], row["class"]) == (attribute, value)]
@@ -80,7 +79,10 @@ def frequency_bars(
         handles: list[Artist] = [Patch(color=c, label=word) for word, c in zip(called, RUN_COLOURS, strict=False)]
         handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=0.9, label="target"))
         handles.append(Line2D([], [], color=INK, linewidth=0.6, label="95% interval"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles) if len(panels) > 2 else 2)
+        # On top, as the figure is long; the title is the legend's, since the layout would put the one over the other.
+        head: dict[str, Any] = {"title": title, "title_fontproperties": {"size": 10, "weight": "bold"}}
+        columns = len(handles) if len(panels) > 2 else 2
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, alignment="left", borderpad=0, **head)
     return figure, data
 
 
