@@ -156,15 +156,8 @@ def check_tables(
                 readable = readers if attributes_of(metric) else []
                 problems.unknown(file, path, "no classifier that reads this", classifier, readable)
             else:
-                _unread(
-                    [(index, attributes_of(metric))],
-                    (*at, "columns"),
-                    table.columns,
-                    classifier,
-                    preset,
-                    file,
-                    problems,
-                )
+                asked = [(index, attributes_of(metric))]
+                check_read(asked, (*at, "columns"), table.columns, classifier, preset, file, problems)
         for index, row in enumerate(table.rows):
             if row.classifier in readers:
                 check_read(columns, (*at, "columns"), table.columns, row.classifier, preset, file, problems)

@@ -17,8 +17,8 @@ from distalign.config.models import (
     Tradeoff,
     TrainingCurves,
 )
-from distalign.config.models.figures import ImageFigure
-from distalign.config.problems import Path, Problems
+from distalign.config.models.figures import ImageFigure, RunFigure
+from distalign.config.problems import Path, Problems, nearest
 from distalign.config.specs import drop_none
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class FigureChecks:
             for path, word in places.items():
                 if word not in valid:
                     self.problems.unknown(self.file, path, what, word, valid)
+        if isinstance(figure, RunFigure):
+            for run, label in figure.labels.items():
+                if run not in figure.runs:
+                    message = f"the figure does not show this run{nearest(run, figure.runs)}"
+                    self.problems.add(self.file, (*at, "labels", run), message, label)
 
     def _check_attributes(self, figure: ImageFigure | GuidanceSweep, given: list[str], at: Path) -> None:
         if not given and all(run in self.runs for run in figure.runs) and not aligned(figure.runs, self.runs):
@@ -112,7 +117,8 @@ def figure_spec(study: "Study", name: str) -> dict[str, Any]:
     spec = figure.model_dump()
     if isinstance(figure, Tradeoff):
         return drop_none({**spec, "rows": _rows(study, figure)})
-    labels = _labels(study, figure.runs)
+    labels = _labels(study, figure)
+    del spec["labels"]
     spec["runs"] = [{"run": run, "seeds": study.seeds(run), "label": labels[run]} for run in figure.runs]
     if isinstance(figure, ImageFigure):
         spec["classifier"] = study.evaluations[figure.evaluation].classifier
@@ -149,13 +155,21 @@ def figure_logs(study: "Study", name: str) -> list[tuple[str, int]]:
     return [(run, seed) for run in runs if study.trained(run) for seed in study.seeds(run)]
 
 
-def _labels(study: "Study", runs: Iterable[str]) -> dict[str, str]:
-    """What runs are called: as in the first table that has them, if that tells them apart."""
-    called = {run: run for run in runs}
+def _labels(study: "Study", figure: RunFigure) -> dict[str, str]:
+    """What runs are called: as the figure says, or as in the first table that has them if that tells them apart.
+
+    A group tells something of a run that is in no other group of its table.
+    """
+    called = {run: run for run in figure.runs}
     for table in reversed(list(study.tables.values())):
+        groups: dict[str, list[str | None]] = {}
+        for row in table.rows:
+            groups.setdefault(row.run, []).append(row.group)
         for row in reversed(table.rows):
             if row.run in called:
-                called[row.run] = f"{row.label} ({row.group})" if row.group else row.label
+                group = row.group if len(groups[row.run]) == 1 else None
+                called[row.run] = f"{row.label} ({group})" if group else row.label
+    called |= figure.labels
     words = list(called.values())
     return {run: word if words.count(word) == 1 else run for run, word in called.items()}
 

@@ -24,6 +24,7 @@ def first_rows() -> dict[str, Any]:
     figures = {name: config["figures"][name] for name in ("training_curves", "frequencies", "contact_sheet")}
     for figure in figures.values():
         figure["runs"] = [run for run in figure["runs"] if run in runs]
+        figure.pop("labels", None)
     return config | {
         "runs": {name: config["runs"][name] for name in runs},
         "evaluations": {"occupations": config["evaluations"]["occupations"]},

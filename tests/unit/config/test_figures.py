@@ -53,6 +53,7 @@ def config(raw: dict[str, Any]) -> dict[str, Any]:
         ("sweep", {"metrics": ["bias"]}, "metrics[0]", "no metric of this name"),
         ("sweep", {"runs": ["original"]}, "metrics", "needed where none of the figure's runs aligns an attribute"),
         ("sweep", {"runs": ["orignal"]}, "runs[0]", "did you mean 'original'?"),
+        ("sweep", {"labels": {"orignal": "SD"}}, "labels.orignal", "does not show this run; did you mean 'original'?"),
         ("sweep", {"kind": "guidance_swep"}, "kind", "no kind of this name; did you mean 'guidance_sweep'?"),
         ("sweep", {"kind": None}, "kind", "no kind of this name; valid: training_curves, frequencies, contact_sheet"),
         ("sweep", {"kind": ["tradeoff"]}, "kind", "no kind of this name"),
@@ -130,10 +131,22 @@ def test_sweep_is_by_rising_guidance_and_shows_what_is_aligned(config: dict[str,
 
 
 def test_a_label_two_runs_share_tells_nothing(config: dict[str, Any], root: Path) -> None:
-    for name in ("headline", "comparison"):
-        for row in config["tables"][name]["rows"]:
-            row.pop("group", None)
+    rows = [{"run": run, "label": "Ours", "group": "All"} for run in ("ours_gender", "ours_race")]
+    table = {"title": "First", "evaluation": "occupations", "columns": ["bias/gender"], "rows": rows}
+    config["tables"] = {"first": table, **config["tables"]}
     config["figures"]["curves"] = {"kind": "training_curves", "title": "Curves", "runs": ["ours_gender", "ours_race"]}
     study = load_study(config, root)
     assert [entry["label"] for entry in study.figure_spec("curves")["runs"]] == ["ours_gender", "ours_race"]
     assert figure_logs(study, "curves") == [("ours_gender", 0), ("ours_race", 0)]
+
+
+def test_a_run_in_several_groups_is_called_by_its_label_alone(config: dict[str, Any], root: Path) -> None:
+    groups = ("Occupations", "Sports")
+    rows = [{"run": "ours_gender", "label": "Ours", "group": group} for group in groups]
+    table = {"title": "First", "evaluation": "occupations", "columns": ["bias/gender"], "rows": rows}
+    config["tables"] = {"first": table, **config["tables"]}
+    curves = {"kind": "training_curves", "title": "Curves", "runs": ["ours_gender", "ours_race"]}
+    config["figures"] = {"curves": curves, "named": {**curves, "labels": {"ours_gender": "Mine"}}}
+    study = load_study(config, root)
+    labels = {name: [it["label"] for it in study.figure_spec(name)["runs"]] for name in config["figures"]}
+    assert labels == {"curves": ["Ours", "Ours (Race)"], "named": ["Mine", "Ours (Race)"]}

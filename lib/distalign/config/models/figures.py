@@ -15,17 +15,24 @@ class FigureSpec(Model):
     title: str = Field(description="Caption.")
 
 
-class TrainingCurves(FigureSpec):
-    """Losses and bias during finetuning, with the measurements on validation prompts."""
-
-    kind: Literal["training_curves"] = Field(description="This kind.")
-    runs: Names = Field(description="Runs shown, in order, with all their seeds.")
-
-
-class ImageFigure(FigureSpec):
-    """A figure of the images of one evaluation."""
+class RunFigure(FigureSpec):
+    """A figure of some runs."""
 
     runs: Names = Field(description="Runs shown, in order; the others are compared with the first.")
+    labels: dict[Name, str] = Field(
+        default_factory=dict, description="What runs are called; the others as in the first table that has them."
+    )
+
+
+class TrainingCurves(RunFigure):
+    """Losses and bias during finetuning, with the measurements on validation prompts, of all seeds."""
+
+    kind: Literal["training_curves"] = Field(description="This kind.")
+
+
+class ImageFigure(RunFigure):
+    """A figure of the images of one evaluation."""
+
     evaluation: Name = Field(description="Where the images come from.")
     attributes: list[str] = Field(
         default_factory=list, description="Attributes shown; empty: those that any of the runs aligns."
@@ -58,11 +65,10 @@ class Tradeoff(FigureSpec):
     preservation: str = Field("clip_i", description="Vertical axis: clip_i, dino, clip_t or another metric.")
 
 
-class GuidanceSweep(FigureSpec):
+class GuidanceSweep(RunFigure):
     """Metrics over the classifier-free guidance scale of some evaluations, one line per run."""
 
     kind: Literal["guidance_sweep"] = Field(description="This kind.")
-    runs: Names = Field(description="Runs shown, in order; the others are compared with the first.")
     evaluations: list[Name] = Field(min_length=2, description="Evaluations, each with a guidance of its own.")
     metrics: list[str] = Field(
         default_factory=list,
