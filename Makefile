@@ -29,7 +29,7 @@ ablations: setup ## the rows beyond the paper's comparison
 pretrain: setup ## train the mini preset's models again (hours)
 	$(SNAKEMAKE) pretrain $(ARGS)
 
-report: setup ## one file with tables, figures and provenance: report.zip
+report: setup ## tables, figures, cards and provenance of what was made, to look at: report.zip
 	$(SNAKEMAKE) --report report.zip $(ARGS)
 
 compare: setup ## do the results agree with those kept in resources/reference? PRESET=mini

@@ -16,6 +16,7 @@ include: "rules/aggregate.smk"
 include: "rules/figures.smk"
 include: "rules/gradient_study.smk"
 include: "rules/claims.smk"
+include: "rules/report.smk"
 include: "rules/pretrain.smk"
 
 
@@ -31,9 +32,10 @@ rule all:
     default_target: True
     input:
         table_files(PAPER),
-        figure_files([*STUDY.figures, *STUDY.gradient_studies]),
+        figure_files([*PAPER_FIGURES, *STUDY.gradient_studies]),
         f"results/{PRESET}/results.parquet",
         CLAIM_FILES,
+        report_pages(),
 
 
 rule tables:
@@ -43,12 +45,13 @@ rule tables:
 
 rule figures:
     input:
-        figure_files([*STUDY.figures, *STUDY.gradient_studies]),
+        figure_files([*PAPER_FIGURES, *STUDY.gradient_studies]),
 
 
 rule ablations:
     input:
         table_files(ABLATIONS),
+        figure_files(ABLATION_FIGURES),
 
 
 rule classifiers:

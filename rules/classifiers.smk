@@ -18,12 +18,7 @@ rule train_classifier:
     output:
         model="results/{preset}/classifiers/{classifier}/model.safetensors",
         metrics="results/{preset}/classifiers/{classifier}/metrics.parquet",
-        card=report(
-            "results/{preset}/classifiers/{classifier}/card.md",
-            caption="../report/classifier.rst",
-            category="Classifiers",
-            labels={"classifier": "{classifier}"},
-        ),
+        card="results/{preset}/classifiers/{classifier}/card.md",
     log:
         "results/{preset}/logs/train_classifier/{classifier}.log",
     benchmark:
@@ -50,12 +45,7 @@ rule fetch_classifier:
     output:
         model="results/{preset}/classifiers/{classifier}/model.safetensors",
         metrics="results/{preset}/classifiers/{classifier}/metrics.parquet",
-        card=report(
-            "results/{preset}/classifiers/{classifier}/card.md",
-            caption="../report/classifier.rst",
-            category="Classifiers",
-            labels={"classifier": "{classifier}"},
-        ),
+        card="results/{preset}/classifiers/{classifier}/card.md",
     log:
         "results/{preset}/logs/fetch_classifier/{classifier}.log",
     benchmark:

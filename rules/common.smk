@@ -13,6 +13,8 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     sys.path.insert(0, str(ROOT / "lib"))
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
+from distalign.config.figures import figure_images, figure_logs
+from distalign.config.fingerprint import fingerprint
 from distalign.config.metrics import QUALITY
 from distalign.config.gradient_studies import early_spec
 from distalign.config.models.run import OCCUPATIONS
@@ -36,13 +38,16 @@ PLANS = {STUDY.plan_id(run, seed): (run, seed) for run, seed in TRAINED}
 REFERENCES = {STUDY.reference_id(it): it for it in STUDY.evaluations if STUDY.preset.quality}
 FIGURES_FROM = {
     "images": ["contact_sheet"],
-    "classified": ["contact_sheet", "frequencies"],
-    "bias": ["frequencies"],
+    "classified": ["contact_sheet", "frequencies", "tradeoff", "guidance_sweep"],
+    "bias": ["frequencies", "tradeoff", "guidance_sweep"],
 }
 
 # Which target makes which tables: those called `headline...`, those called `ablation...`, and all but the latter.
+# Figures called `ablation...` go with these tables.
 ABLATIONS = [name for name in STUDY.tables if name.startswith("ablation")]
+ABLATION_FIGURES = [name for name in STUDY.figures if name.startswith("ablation")]
 PAPER = [name for name in STUDY.tables if name not in ABLATIONS]
+PAPER_FIGURES = [name for name in STUDY.figures if name not in ABLATION_FIGURES]
 HEADLINE = [name for name in STUDY.tables if name.startswith("headline")]
 
 
@@ -104,27 +109,36 @@ def weights_spec(weights):
 
 
 def headline_figures():
-    """The figures that need no images the headline tables do not have."""
-    made = {(run, evaluation) for run, _, evaluation in evaluated(HEADLINE)}
+    """The figures of nothing but the headline tables' images and trainings."""
+    images = set(evaluated(HEADLINE))
+    trainings = {(run, seed) for run, seed, _ in images}
     return [
         name
-        for name, it in STUDY.figures.items()
-        if it.evaluation and {(run, it.evaluation) for run in it.runs} <= made
+        for name in PAPER_FIGURES
+        if images and images.issuperset(figure_images(STUDY, name)) and trainings.issuperset(figure_logs(STUDY, name))
     ]
 
 
 def per_figure(kind, figure):
-    """The Parquet files of one kind that a figure shows: of the first seed of each of its runs."""
-    it = STUDY.figures[figure]
-    keys = [(run, STUDY.seeds(run)[0], it.evaluation) for run in it.runs]
-    return per_run(kind, keys) if it.kind in FIGURES_FROM[kind] else []
+    """The Parquet files of one kind that a figure is drawn from."""
+    return per_run(kind, figure_images(STUDY, figure)) if STUDY.figures[figure].kind in FIGURES_FROM[kind] else []
 
 
 def train_logs(figure):
-    """The training logs a figure shows: of every seed."""
-    it = STUDY.figures[figure]
-    runs = [run for run in it.runs if STUDY.trained(run)] if it.kind == "training_curves" else []
-    return [f"results/{PRESET}/runs/{run}/{s}/train_log.parquet" for run in runs for s in STUDY.seeds(run)]
+    """The training logs a figure shows."""
+    return [f"results/{PRESET}/runs/{run}/{seed}/train_log.parquet" for run, seed in figure_logs(STUDY, figure)]
+
+
+def run_provenance():
+    """Where the adapters come from that the paper's tables show."""
+    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated(PAPER) if STUDY.trained(run))
+    return [f"results/{PRESET}/runs/{run}/{seed}/provenance.json" for run, seed in keys]
+
+
+def report_pages():
+    """The pages of the report that are neither tables nor figures."""
+    cards = [f"classifier_{classifier}" for classifier in STUDY.preset.classifiers]
+    return expand("results/{p}/report/{page}.html", p=PRESET, page=[*cards, "provenance"])
 
 
 def original_images(job):

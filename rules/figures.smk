@@ -1,4 +1,4 @@
-# Pictures of runs: training curves, frequency bars, contact sheets.
+# Pictures of runs: training curves, frequency bars, contact sheets, trade-offs, sweeps.
 
 
 localrules:
@@ -13,10 +13,10 @@ rule plot_figure:
         bias=lambda job: per_figure("bias", job.figure),
     output:
         pdf="results/{preset}/figures/{figure}.pdf",
-        svg="results/{preset}/figures/{figure}.svg",
+        png="results/{preset}/figures/{figure}.png",
         parquet="results/{preset}/figures/{figure}.parquet",
-        png=report(
-            "results/{preset}/figures/{figure}.png",
+        svg=report(
+            "results/{preset}/figures/{figure}.svg",
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},

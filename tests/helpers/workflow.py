@@ -25,8 +25,28 @@ for output in map(Path, snakemake.output):
 """
 
 
-def copy_project(folder: Path, stubs: bool = False) -> Path:
-    """The workflow in a folder of its own; with stubs, its jobs only pretend."""
+def first_rows() -> dict[str, Any]:
+    """The configuration as it is for the paper's first table alone: more is added from time to time."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    runs = ["original", "ours_gender", "ours_race", "ours_gender_race"]
+    figures = {name: config["figures"][name] for name in ("training_curves", "frequencies", "contact_sheet")}
+    for figure in figures.values():
+        figure["runs"] = [run for run in figure["runs"] if run in runs]
+        figure.pop("labels", None)
+    return config | {
+        "runs": {name: config["runs"][name] for name in runs},
+        "evaluations": {"occupations": config["evaluations"]["occupations"]},
+        "tables": {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")},
+        "figures": figures,
+        "gradient_studies": {},
+    }
+
+
+def copy_project(folder: Path, stubs: bool = False, whole: bool = False) -> Path:
+    """The workflow in a folder of its own, with the configuration of `first_rows` or the `whole` one.
+
+    With stubs, its jobs only pretend.
+    """
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
@@ -37,6 +57,8 @@ def copy_project(folder: Path, stubs: bool = False) -> Path:
     (folder / "resources").symlink_to(ROOT / "resources")
     (folder / "envs").mkdir()
     shutil.copy(ROOT / "envs/distalign.yaml", folder / "envs")
+    if not whole:
+        (folder / "config.yaml").write_text(yaml.safe_dump(first_rows(), sort_keys=False))
     if stubs:
         for script in (folder / "workflow_scripts").glob("*.py"):
             script.write_text(STUB)

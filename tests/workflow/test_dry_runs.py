@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from helpers.workflow import ROOT, copy_project, edit_yaml, planned, snakemake
 
@@ -15,6 +16,22 @@ pytestmark = pytest.mark.workflow
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("project") / "distalign")
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With everything that config.yaml has."""
+    return copy_project(tmp_path_factory.mktemp("paper") / "distalign", whole=True)
+
+
+@pytest.mark.parametrize("preset", ["mini", "smoke", "sd15"])
+def test_the_whole_paper_and_its_ablations_resolve(paper: Path, preset: str) -> None:
+    config = yaml.safe_load((paper / "config.yaml").read_text())
+    ablations = [name for name in config["tables"] if name.startswith("ablation")]
+    jobs = planned(paper, "--config", f"preset={preset}")
+    assert jobs["render_table"] == len(config["tables"]) - len(ablations)
+    assert jobs["finetune"] == len(config["runs"]) - 1
+    assert planned(paper, "ablations", "--config", f"preset={preset}")["render_table"] == len(ablations)
 
 
 @pytest.mark.parametrize("preset", ["mini", "smoke", "sd15"])
@@ -28,8 +45,8 @@ def test_every_preset_resolves(project: Path, preset: str) -> None:
 
 
 @pytest.mark.parametrize(("preset", "early"), [("mini", 1), ("smoke", 1), ("sd15", 0)])
-def test_gradient_studies_train_an_early_model_where_a_preset_has_one(project: Path, preset: str, early: int) -> None:
-    jobs = planned(project, "figures", "--config", f"preset={preset}")
+def test_gradient_studies_train_an_early_model_where_a_preset_has_one(paper: Path, preset: str, early: int) -> None:
+    jobs = planned(paper, "figures", "--config", f"preset={preset}")
     assert jobs["study_gradients"] == jobs["plot_gradient_study"] == 2
     assert jobs.get("train_early_backbone", 0) == early
 
@@ -102,7 +119,7 @@ def test_library_knows_nothing_of_snakemake() -> None:
 
 
 def test_wrong_configuration_is_refused_whole(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "wrong")
+    project = copy_project(tmp_path / "wrong", whole=True)
     text = (project / "config.yaml").read_text()
     text = text.replace("{from: ours_gender, align: {race: uniform}}", "{from: ours_gendre, align: {race: uniform}}")
     text = text.replace("{run: original, label: Original, paper: table1/original}", "{run: orignal, label: Original}")
@@ -131,6 +148,31 @@ def test_configuration_that_is_not_yaml_is_refused(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "presets/mini.yaml" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_figures_of_many_runs_bring_their_evaluations(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "figures")
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    evaluations = {**config["evaluations"], "guidance_2": {"guidance": 2.0}}
+    figures = {
+        "tradeoff": {"kind": "tradeoff", "title": "Trade-off", "tables": ["comparison"], "bias": ["bias/gender"]},
+        "ablation_guidance": {
+            "kind": "guidance_sweep",
+            "title": "Guidance",
+            "runs": ["original", "ours_gender"],
+            "evaluations": ["occupations", "guidance_2"],
+        },
+    }
+    tables = {name: table for name, table in config["tables"].items() if not name.startswith("ablation")}
+    edit_yaml(project / "config.yaml", evaluations=evaluations, figures=figures, tables=tables)
+    paper = planned(project)
+    assert paper["plot_figure"] == 1
+    ablations = planned(project, "ablations")
+    assert ablations["plot_figure"] == 1
+    assert ablations["finetune"] == 1
+    assert ablations["generate_images"] == ablations["compute_bias"] == 4
+    headline = planned(project, "headline")
+    assert "plot_figure" not in headline  # the comparison has a run of its own
 
 
 def test_row_with_a_run_in_place_is_one_entry(tmp_path: Path) -> None:

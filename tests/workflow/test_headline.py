@@ -14,7 +14,7 @@ Numbers = dict[tuple[str, str | None, str], float]
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Numbers:
-    """(run, classifier, metric) -> value, of all tables after `snakemake tables`."""
+    """(run, classifier, metric) -> value, of the headline's tables and the comparison."""
     project = copy_project(tmp_path_factory.mktemp("headline") / "distalign")
     result = snakemake(project, "tables", timeout=5400)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -6,22 +6,37 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import duckdb
 import pytest
 
 from distalign.present.claims import CLAIMS
 from distalign.store.parquet import BIAS, GRADIENT_STUDY, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
-from helpers.workflow import ROOT, copy_project, planned, snakemake
+from helpers.browser import Page, browser, find_chromium
+from helpers.workflow import ROOT, copy_project, edit_yaml, first_rows, planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]  # minutes on a busy machine
 SMOKE = ("--config", "preset=smoke")
+TRADEOFF = {"kind": "tradeoff", "title": "Trade-off", "tables": ["comparison"], "bias": ["bias/gender", "bias/race"]}
+# Whether an element is there, has a size, and is what one sees and clicks at where it stands.
+ON_SCREEN = """it => {
+  if (!it) return false;
+  const box = it.getBoundingClientRect();
+  const [left, right] = [Math.max(box.left, 0), Math.min(box.right, innerWidth)];
+  const [top, bottom] = [Math.max(box.top, 0), Math.min(box.bottom, innerHeight)];
+  return right - left > 100 && bottom - top > 50
+    && it.contains(document.elementFromPoint((left + right) / 2, (top + bottom) / 2));
+}"""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout in which the smoke preset ran to the end; read only."""
     project = copy_project(tmp_path_factory.mktemp("smoke") / "distalign")
+    figures = first_rows()["figures"] | {"tradeoff": TRADEOFF}
+    studies = yaml.safe_load((ROOT / "config.yaml").read_text())["gradient_studies"]
+    edit_yaml(project / "config.yaml", figures=figures, gradient_studies=studies)
     result = snakemake(project, *SMOKE)
     assert result.returncode == 0, result.stdout + result.stderr
     return project
@@ -65,7 +80,8 @@ def test_results_agree_with_themselves(project: Path, tmp_path: Path) -> None:
 
 
 def test_figures_come_in_every_format(project: Path) -> None:
-    for figure in ("training_curves", "frequencies", "contact_sheet", "gradient_loss", "gradient_magnitude"):
+    figures = ("training_curves", "frequencies", "contact_sheet", "tradeoff", "gradient_loss", "gradient_magnitude")
+    for figure in figures:
         for suffix in ("pdf", "svg", "png", "parquet"):
             assert (project / f"results/smoke/figures/{figure}.{suffix}").stat().st_size > 1000
 
@@ -145,10 +161,54 @@ def test_headline_prints_the_table_and_the_pictures(project: Path) -> None:
     assert all((project / picture).is_file() for picture in pictures)
 
 
-def test_report_is_made(project: Path) -> None:
+@pytest.fixture(scope="module")
+def report(project: Path) -> Path:
+    """The report's page, unpacked as a reader would."""
     result = snakemake(project, "--report", "report.zip", *SMOKE)
-    assert result.returncode == 0, result.stderr
-    assert (project / "report.zip").stat().st_size > 100_000
+    assert result.returncode == 0, result.stdout + result.stderr
+    with ZipFile(project / "report.zip") as packed:
+        packed.extractall(project / "unpacked")
+    return project / "unpacked/report/report.html"
+
+
+def test_report_holds_tables_figures_cards_and_provenance(report: Path) -> None:
+    names = {path.name for path in report.parent.rglob("*")}
+    assert {"comparison.html", "frequencies.svg", "contact_sheet.svg", "training_curves.svg"} <= names
+    assert {"classifier_loss.html", "classifier_evaluation.html", "provenance.html"} <= names
+    page = next(report.parent.rglob("provenance.html")).read_text()
+    for word in ("torch", "finetune", "ours_gender_race", "images_per_prompt"):
+        assert word in page
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium on the PATH (Debian: apt install chromium)")
+def test_report_shows_the_comparison_table_and_a_figure(report: Path) -> None:
+    with browser(str(find_chromium())) as page:
+        page.open(report.as_uri())
+        page.until("[...document.querySelectorAll('#app a')].some(it => it.innerText.includes('comparison'))")
+        open_result(page, "Tables", "comparison")
+        table = "/comparison.html"
+        page.until(f"({ON_SCREEN})(document.querySelector('iframe[src$=\"{table}\"]'))")
+        page.until(f"({ON_SCREEN})(document.querySelector('table'))", table)
+        cells = "[...document.querySelectorAll('tbody tr')].map(row => row.cells[2].dataset.value)"
+        before = page.run(cells, table)
+        page.run("document.querySelectorAll('thead button')[2].click()", table)
+        assert page.run(cells, table) == sorted(before, key=float)
+        assert len(before) == 4
+        open_result(page, "Figures", "frequencies")
+        picture = "document.querySelector('img[src$=\"/frequencies.svg\"]')"
+        page.until(f"{picture}?.complete && ({ON_SCREEN})({picture})")
+        assert min(page.run(f"[{picture}.naturalWidth, {picture}.naturalHeight]")) > 100
+        assert page.complaints == []
+        assert [address for address in page.requests if not address.startswith(("file:", "data:"))] == []
+
+
+def open_result(page: Page, category: str, label: str) -> None:
+    """Go to a result as a reader does: home, category, eye."""
+    if page.run("Boolean(document.querySelector('nav nav a'))"):
+        page.click("document.querySelector('nav nav a')")
+    page.click(f"[...document.querySelectorAll('nav li a')].find(it => it.innerText.trim() === '{category}')")
+    rows = "[...document.querySelectorAll('nav tbody tr')]"
+    page.click(f"{rows}.find(it => it.cells[0].innerText.trim() === '{label}')?.querySelector('a')")
 
 
 def test_shipped_weights_are_verified(tmp_path: Path) -> None:

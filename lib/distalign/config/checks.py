@@ -1,4 +1,4 @@
-"""What no single key can tell: checks across settings, presets, tables and figures."""
+"""What no single key can tell: checks across settings, presets and tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -156,18 +156,11 @@ def check_tables(
                 readable = readers if attributes_of(metric) else []
                 problems.unknown(file, path, "no classifier that reads this", classifier, readable)
             else:
-                _unread(
-                    [(index, attributes_of(metric))],
-                    (*at, "columns"),
-                    table.columns,
-                    classifier,
-                    preset,
-                    file,
-                    problems,
-                )
+                asked = [(index, attributes_of(metric))]
+                check_read(asked, (*at, "columns"), table.columns, classifier, preset, file, problems)
         for index, row in enumerate(table.rows):
             if row.classifier in readers:
-                _unread(columns, (*at, "columns"), table.columns, row.classifier, preset, file, problems)
+                check_read(columns, (*at, "columns"), table.columns, row.classifier, preset, file, problems)
             elif row.classifier is not None:
                 path = (*at, "rows", index, "classifier")
                 problems.unknown(file, path, "no classifier of this name", row.classifier, readers)
@@ -179,10 +172,10 @@ def check_tables(
                 problems.unknown(file, path, "no evaluation of this name", evaluation, config.evaluations)
             elif evaluation in evaluations:
                 judge = evaluations[evaluation].classifier
-                _unread(columns, (*at, "columns"), table.columns, judge, preset, file, problems)
+                check_read(columns, (*at, "columns"), table.columns, judge, preset, file, problems)
 
 
-def _unread(
+def check_read(
     asked: Sequence[tuple[int, Sequence[str]]],
     at: Path,
     values: Sequence[str],
@@ -191,41 +184,13 @@ def _unread(
     file: str,
     problems: Problems,
 ) -> None:
+    """Note the words, at places in a list, that ask for attributes which a classifier does not read."""
     classifier = preset.classifiers.get(judge)
     for index, attributes in asked:
         for attribute in attributes:
             if classifier is not None and attribute in ATTRIBUTES and attribute not in classifier.labels:
                 message = f"classifier '{judge}' does not read {attribute}"
                 problems.add(file, (*at, index), message, values[index])
-
-
-def check_figures(
-    config: Config,
-    evaluations: Mapping[str, EvaluationSettings],
-    names: frozenset[str],
-    preset: Preset,
-    file: str,
-    problems: Problems,
-) -> None:
-    """Note unknown runs, evaluations and attributes of figures, and figures without the evaluation they need."""
-    for name, figure in config.figures.items():
-        at: Path = ("figures", name)
-        for index, run in enumerate(figure.runs):
-            if run not in names:
-                problems.unknown(file, (*at, "runs", index), "no run of this name", run, names)
-        for index, attribute in enumerate(figure.attributes):
-            if attribute not in ATTRIBUTES:
-                problems.unknown(file, (*at, "attributes", index), "no attribute of this name", attribute, ATTRIBUTES)
-        if figure.evaluation is None:
-            if figure.kind != "training_curves":
-                problems.add(file, (*at, "evaluation"), f"a figure of kind {figure.kind} needs an evaluation")
-        elif figure.evaluation not in config.evaluations:
-            path = (*at, "evaluation")
-            problems.unknown(file, path, "no evaluation of this name", figure.evaluation, config.evaluations)
-        elif figure.evaluation in evaluations:
-            asked = [(index, [attribute]) for index, attribute in enumerate(figure.attributes)]
-            judge = evaluations[figure.evaluation].classifier
-            _unread(asked, (*at, "attributes"), figure.attributes, judge, preset, file, problems)
 
 
 def _value(settings: RunSettings, path: Path) -> Any:

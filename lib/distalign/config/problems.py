@@ -21,6 +21,7 @@ MESSAGES = {
     "model_type": "should be a mapping (key: value)",
     "dict_type": "should be a mapping (key: value)",
     "list_type": "should be a list",
+    "model_attributes_type": "should be a mapping (key: value)",
 }
 
 
@@ -80,12 +81,26 @@ class Problems:
         schema = _schema(model)
         for detail in error.errors(include_url=False):
             path = real_path(detail["loc"], raw)
+            if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+                self._add_kind(file, path, detail, schema)
+                continue
             value = ABSENT if detail["type"] == "missing" else detail["input"]
             message = MESSAGES.get(detail["type"]) or detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
             if detail["type"] in {"extra_forbidden", "literal_error"} or detail["loc"][-1:] == ("[key]",):
                 parent, name = (path[:-1], path[-1]) if detail["type"] != "literal_error" else (path, value)
-                message += nearest(name, valid_names(schema, parent))
+                valid = valid_names(schema, parent, raw)
+                if detail["type"] == "extra_forbidden" and name in valid_names(schema, parent):
+                    message = f"has no meaning for kind '{detail['loc'][-2]}'"
+                message += nearest(name, valid)
             self.add(file, path, message, value)
+
+    def _add_kind(self, file: str, path: Path, detail: Any, schema: Mapping[str, Any]) -> None:
+        """Note that what should tell the alternatives at `path` apart is missing, or is none of them."""
+        key = detail["ctx"]["discriminator"].strip("'")
+        value = detail["input"].get(key, ABSENT)
+        message = MESSAGES["missing"] if value is ABSENT else f"no {key} of this name"
+        kinds = [node["const"] for node in _nodes(schema, (*path, key)) if "const" in node]
+        self.add(file, (*path, key), message + nearest(value, kinds), value)
 
 
 class ConfigError(UserError):
@@ -132,13 +147,13 @@ def real_path(location: Sequence[str | int], raw: Any) -> Path:
     return tuple(path)
 
 
-def valid_names(schema: Mapping[str, Any], path: Path) -> list[str]:
-    """Names a JSON schema allows at a path: keys of a mapping, or words of an enumeration."""
-    definitions = schema.get("$defs", {})
-    nodes = _alternatives(schema, definitions)
-    for part in path:
-        nodes = [x for node in nodes for child in _children(node, part) for x in _alternatives(child, definitions)]
-    return [name for node in nodes for name in (*node.get("properties", ()), *node.get("enum", ()))]
+def valid_names(schema: Mapping[str, Any], path: Path, raw: Any = None) -> list[str]:
+    """Names a JSON schema allows at a path: keys of a mapping, or words of an enumeration.
+
+    With `raw`, the content of the file, only those of the alternative that its `kind` (or the like) chooses.
+    """
+    nodes = _nodes(schema, path, raw)
+    return list(dict.fromkeys(name for node in nodes for name in (*node.get("properties", ()), *node.get("enum", ()))))
 
 
 @cache
@@ -146,11 +161,31 @@ def _schema(model: type[Model]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def _alternatives(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _nodes(schema: Mapping[str, Any], path: Path, raw: Any = None) -> list[Mapping[str, Any]]:
+    """The parts of a JSON schema that may hold for what stands at a path."""
+    definitions = schema.get("$defs", {})
+    nodes = _alternatives(schema, definitions, raw)
+    for part in path:
+        raw = _inside(raw, part)
+        nodes = [x for node in nodes for child in _children(node, part) for x in _alternatives(child, definitions, raw)]
+    return nodes
+
+
+def _inside(raw: Any, part: str | int) -> Any:
+    try:
+        return raw[part]
+    except (LookupError, TypeError):
+        return None
+
+
+def _alternatives(node: Mapping[str, Any], definitions: Mapping[str, Any], raw: Any) -> list[Mapping[str, Any]]:
     if "$ref" in node:
-        return _alternatives(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+        return _alternatives(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, raw)
     options = node.get("anyOf", node.get("oneOf"))
-    return [found for option in options for found in _alternatives(option, definitions)] if options else [node]
+    if "discriminator" in node and isinstance(raw, Mapping):
+        chosen = node["discriminator"]["mapping"].get(str(raw.get(node["discriminator"]["propertyName"])))
+        options = [{"$ref": chosen}] if chosen else options
+    return [found for option in options for found in _alternatives(option, definitions, raw)] if options else [node]
 
 
 def _children(node: Mapping[str, Any], part: str | int) -> list[Mapping[str, Any]]:

@@ -11,11 +11,12 @@ from distalign.config import checks
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.claims import Measured, claims_spec, load_claims
 from distalign.config.expansion import Expansion, Run, merge
+from distalign.config.figures import FigureChecks, figure_spec
 from distalign.config.fingerprint import fingerprint
 from distalign.config.gradient_studies import complete_studies, gradient_study_spec
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
 from distalign.config.methods import UNCHANGED
-from distalign.config.models import Config, EvaluationSettings, FigureSpec, GradientStudy, Preset, RunSettings
+from distalign.config.models import Config, EvaluationSettings, Figure, GradientStudy, Preset, RunSettings
 from distalign.config.models.claims import Claim
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.problems import ConfigError, Problems
@@ -36,7 +37,7 @@ class Study:
     expanded: Mapping[str, Run]
     evaluations: Mapping[str, EvaluationSettings]
     tables: Mapping[str, Table]
-    figures: Mapping[str, FigureSpec]
+    figures: Mapping[str, Figure]
     gradient_studies: Mapping[str, GradientStudy]
     prompts: Mapping[str, Mapping[str, Any]]
     claims: Mapping[str, Claim]
@@ -193,13 +194,8 @@ class Study:
         return drop_none({"title": spec.title, "columns": list(spec.columns), "target": spec.target, "rows": rows})
 
     def figure_spec(self, figure: str) -> dict[str, Any]:
-        """A figure with its runs: seeds, targets, and the classifier whose predictions are shown."""
-        spec = self.figures[figure]
-        evaluation = self.evaluations[spec.evaluation] if spec.evaluation else None
-        runs = [{"run": run, "seeds": self.seeds(run)} for run in spec.runs]
-        align = {name: shares for run in spec.runs for name, shares in self.runs[run].align.items()}
-        shown = {"runs": runs, "classifier": evaluation and evaluation.classifier, "align": align}
-        return drop_none({**spec.model_dump(), **shown})
+        """A figure with what it needs to be drawn: seeds, targets, the classifier whose predictions are shown."""
+        return figure_spec(self, figure)
 
     def gradient_study_spec(self, name: str) -> dict[str, Any]:
         """What a study of gradient estimators depends on."""
@@ -299,13 +295,12 @@ def load_study(raw: Any, root: Path) -> Study:
     checks.check_references(runs, preset, preset_file, problems)
     checks.check_evaluations(evaluations, preset, prompts, CONFIG_FILE, problems)
     checks.check_tables(config, evaluations, preset, CONFIG_FILE, problems)
-    checks.check_figures(config, evaluations, expansion.names, preset, CONFIG_FILE, problems)
+    FigureChecks(config, evaluations, runs, preset, CONFIG_FILE, problems).check(expansion.names)
     studies = complete_studies(config, preset, prompts, CONFIG_FILE, problems)
     claims = load_claims(root, runs, config.evaluations, preset, problems)
     if problems.found:
         raise ConfigError(problems)
-    figures = {name: _with_attributes(figure, runs) for name, figure in config.figures.items()}
-    return Study(preset, runs, evaluations, tables, figures, studies, prompts, claims)
+    return Study(preset, runs, evaluations, tables, config.figures, studies, prompts, claims)
 
 
 def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Problems) -> dict[str, EvaluationSettings]:
@@ -318,9 +313,3 @@ def _evaluations(config: Config, preset: Preset, preset_file: str, problems: Pro
                 message = f"{detail['loc'][0]} is given neither here nor by {preset_file}"
                 problems.add(CONFIG_FILE, ("evaluations", name), message)
     return complete
-
-
-def _with_attributes(figure: FigureSpec, runs: Mapping[str, Run]) -> FigureSpec:
-    aligned = {attribute for run in figure.runs for attribute in runs[run].settings.align}
-    shown = figure.attributes or [attribute for attribute in ATTRIBUTES if attribute in aligned]
-    return figure.model_copy(update={"attributes": shown})

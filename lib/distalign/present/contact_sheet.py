@@ -22,7 +22,7 @@ COLUMNS = 4  # images side by side, per run
 TILE = 256  # larger images are scaled down to this many pixels
 # In inches:
 WIDTH, LEAST, LARGEST = 8.0, 4.5, 1.3  # all images together, the page at least, one image at most
-EDGE, HEADER = 0.12, 0.95  # around everything; above the images, for title and legend
+EDGE, TITLE, LEGEND = 0.12, 0.62, 0.16  # around everything; above the images, for title and each line of the legend
 # In units of an image's side:
 GAP, BLOCK_GAP, LINE, HEAD = 0.07, 0.35, 0.15, 0.3
 
@@ -56,6 +56,7 @@ def contact_sheet(
     title: str,
     prompts: int | None = None,
     images: int = 8,
+    labels: Mapping[str, str] | None = None,
 ) -> tuple[Figure, pa.Table]:
     """Draw a block of images per prompt and run; runs stand side by side, images of one noise in the same place.
 
@@ -63,12 +64,13 @@ def contact_sheet(
     attribute's class and how sure the classifier is (a full bar is probability 1).
 
     Args:
-        runs: by label, (IMAGES, CLASSIFIED) of one evaluation.
+        runs: by name, (IMAGES, CLASSIFIED) of one evaluation.
         attributes: whose predictions are shown.
         classifier: who predicted.
         title: of the figure.
         prompts: only the first so many.
         images: per prompt and run.
+        labels: what runs are called; the others by their names.
 
     Returns:
         the figure, and what it shows (schema SHEET).
@@ -76,9 +78,7 @@ def contact_sheet(
     Raises:
         UserError: the runs' images were not made from the same noise, or predictions are missing.
     """
-    blocks = {
-        label: _collect(label, *tables, attributes, classifier, prompts, images) for label, tables in runs.items()
-    }
+    blocks = {run: _collect(run, *tables, attributes, classifier, prompts, images) for run, tables in runs.items()}
     _check_same_noise(blocks)
     layout = Layout(blocks, len(attributes))
     with styled():
@@ -87,9 +87,9 @@ def contact_sheet(
         axes.axis("off")
         figure.text(layout.place[0], 1 - EDGE / layout.size[1], title, va="top", fontsize=10, weight="bold")
         _legend(figure, attributes, layout)
-        for column, (label, block) in enumerate(blocks.items()):
+        for column, (run, block) in enumerate(blocks.items()):
             left = layout.block * column
-            axes.text(left, 0.02, label, fontsize=8.5, weight="bold", color=INK, va="bottom")
+            axes.text(left, 0.02, (labels or {}).get(run, run), fontsize=8.5, weight="bold", color=INK, va="bottom")
             for line, (prompt, shown) in enumerate(block.items()):
                 top = line * layout.band + HEAD
                 if column == 0:
@@ -115,7 +115,7 @@ class Layout:
         # An image is this many inches wide: the page is full, unless that made a few images huge.
         self.scale = min(WIDTH / self.width, LARGEST)
         inner = (self.width * self.scale, self.height * self.scale)
-        self.size = (max(inner[0], LEAST) + 2 * EDGE, inner[1] + HEADER + EDGE)
+        self.size = (max(inner[0], LEAST) + 2 * EDGE, inner[1] + TITLE + LEGEND * attributes + EDGE)
         self.place = (EDGE / self.size[0], EDGE / self.size[1], inner[0] / self.size[0], inner[1] / self.size[1])
 
 
@@ -196,7 +196,7 @@ def _legend(figure: Figure, attributes: Sequence[str], layout: Layout) -> None:
     """Classes and their colours, one line per attribute."""
     for number, name in enumerate(attributes):
         handles = [Patch(color=CLASS_COLOURS[name][value], label=value) for value in ATTRIBUTES[name]]
-        level = 1 - (EDGE + 0.24 + 0.16 * number) / layout.size[1]
+        level = 1 - (EDGE + 0.24 + LEGEND * number) / layout.size[1]
         word = f"predicted {name}" + (": frame and bar" if number == 0 else ": bar (full: probability 1)")
         figure.text(layout.place[0], level, word, fontsize=7.5, va="top")
         figure.legend(

@@ -3,13 +3,11 @@
 import csv
 import io
 from collections.abc import Callable
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader
 
 from distalign.config.metrics import QUALITY
 from distalign.present.cells import Cell, Table
 from distalign.present.labels import ARROWS, better, heading, metric_label, number
+from distalign.present.pages import render_page
 
 PAPER = "paper"
 NOTHING = "–"
@@ -153,13 +151,9 @@ def as_latex(table: Table) -> str:
 
 def as_html(table: Table) -> str:
     """One self-contained page: sortable, light and dark, prints."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.get_template("table.html")
     words = {"heading": metric_label, "better": better, "arrows": ARROWS}
     words |= {"spread": spread, "limits": limits, "over_seeds": over_seeds}
-    return template.render(table=table, notes=notes(table), **words) + "\n"
+    return render_page("table.html", words, title=table.title, table=table, notes=notes(table))
 
 
 def _widths(lines: list[list[str]]) -> list[int]:

@@ -18,44 +18,49 @@ from distalign.present.style import INK, MUTED, RUN_COLOURS, styled
 from distalign.store.parquet import TRAIN_LOG
 
 COLUMNS = 3
-CURVES = pa.schema([pa.field("run", pa.string(), nullable=False), *TRAIN_LOG])
+KEY = (pa.field("run", pa.string(), nullable=False), pa.field("seed", pa.int64(), nullable=False))
+CURVES = pa.schema([*KEY, *TRAIN_LOG])
 LEFT_OUT = {"seconds"}
 Look = dict[str, Any]
 
 
-def training_curves(logs: Mapping[str, pa.Table], title: str) -> tuple[Figure, pa.Table]:
-    """Draw one panel per metric, one colour per run.
+def training_curves(
+    logs: Mapping[tuple[str, int], pa.Table], title: str, labels: Mapping[str, str] | None = None
+) -> tuple[Figure, pa.Table]:
+    """Draw one panel per metric, one colour per run, its seeds alike.
 
     Thin lines are single iterations, thick lines their running mean, marks are validation prompts, one shape for each
     classifier that measured them.
 
     Args:
-        logs: schema TRAIN_LOG by run label.
+        logs: schema TRAIN_LOG by (run, seed).
         title: of the figure.
+        labels: what runs are called; the others by their names.
 
     Returns:
-        the figure, and what it shows (TRAIN_LOG with the run's label).
+        the figure, and what it shows (schema CURVES).
     """
     data = curve_data(logs)
+    labels, runs = labels or {}, list(dict.fromkeys(run for run, _ in logs))
     rows = [row for row in data.to_pylist() if row["value"] is not None and isfinite(row["value"])]
     metrics = _ordered({row["metric"] for row in rows} - LEFT_OUT)
     if not metrics:
-        raise UserError(f"figure {title!r}: the training logs of {', '.join(logs)} are empty; was nothing trained?")
+        raise UserError(f"figure {title!r}: the training logs of {', '.join(runs)} are empty; was nothing trained?")
     markers = _markers({row["classifier"] for row in rows if row["phase"] == "validation"})
-    colours = dict(zip(logs, cycle(RUN_COLOURS[1:]), strict=False))  # no grey: no run is the one compared with
+    colours = dict(zip(runs, cycle(RUN_COLOURS[1:]), strict=False))  # no grey: no run is the one compared with
     with styled():
         lines = ceil(len(metrics) / COLUMNS)
         figure = Figure(figsize=(7.2, 1.7 * lines + 1.0), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left")
         grid = list(figure.subplots(lines, COLUMNS, squeeze=False, sharex=True).flat)
         for axes, metric in zip(grid, metrics, strict=False):
-            for run, colour in colours.items():
-                own = [row for row in rows if row["run"] == run and row["metric"] == metric]
-                _draw(axes, own, colour, markers)
+            for run, seed in logs:
+                own = [row for row in rows if (row["run"], row["seed"], row["metric"]) == (run, seed, metric)]
+                _draw(axes, own, colours[run], markers)
             axes.set_title(metric_label(metric))
             axes.set_ylim(bottom=0)
         _label_iterations(grid, len(metrics))
-        handles = [Line2D([], [], color=colour, label=run) for run, colour in colours.items()]
+        handles = [Line2D([], [], color=colour, label=labels.get(run, run)) for run, colour in colours.items()]
         handles.append(Line2D([], [], color=INK, alpha=0.4, linewidth=0.6, label="single iterations"))
         handles += [
             Line2D([], [], color=INK, label=f"validation, {name} classifier" if name else "validation", **look)
@@ -65,11 +70,12 @@ def training_curves(logs: Mapping[str, pa.Table], title: str) -> tuple[Figure, p
     return figure, data
 
 
-def curve_data(logs: Mapping[str, pa.Table]) -> pa.Table:
-    """All logs in one table, with their run's label."""
-    tables = [
-        log.add_column(0, CURVES.field("run"), pa.array([run] * log.num_rows, pa.string())) for run, log in logs.items()
-    ]
+def curve_data(logs: Mapping[tuple[str, int], pa.Table]) -> pa.Table:
+    """All logs in one table, with their run and seed (schema CURVES)."""
+    tables = []
+    for key, log in logs.items():
+        columns = [pa.array([value] * log.num_rows, field.type) for value, field in zip(key, KEY, strict=True)]
+        tables.append(pa.Table.from_arrays([*columns, *log.columns], names=CURVES.names))
     return pa.concat_tables(tables).cast(CURVES)
 
 

@@ -29,10 +29,11 @@ STAGES: dict[str, int] = {
     "bias": 1,
     "results": 1,
     "tables": 2,
-    "figures": 1,
+    "figures": 2,
     "early_backbone": 1,
     "gradient_study": 1,
     "claims": 1,
+    "report": 1,
 }
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
@@ -62,8 +63,13 @@ MODULES: dict[str, tuple[str, ...]] = {
         "measure/bias.py", "measure/bootstrap.py", "measure/floor.py", "measure/results.py", "measure/similarity.py",
         "store/seeds.py",
     ),
-    "tables": ("present/*.py",),
-    "figures": ("present/*.py", "measure/gradient_study.py"),
+    "tables": ("present/cells.py", "present/formats.py", "present/labels.py", "present/pages.py", "present/tables.py"),
+    "figures": (
+        "present/cells.py", "present/contact_sheet.py", "present/figures.py", "present/frequencies.py",
+        "present/guidance.py", "present/labels.py", "present/placement.py", "present/style.py", "present/tables.py",
+        "present/tradeoff.py", "present/training_curves.py", "present/gradient_study.py", "measure/gradient_study.py",
+    ),
+    "report": ("present/pages.py",),
     "early_backbone": (
         "miniworld/*.py", "miniworld/pretrain/early.py", "miniworld/pretrain/autoencoder.py",
         "miniworld/pretrain/denoiser.py", "miniworld/pretrain/loop.py",
@@ -93,6 +99,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "early_backbone": ("train_early_backbone",),
     "gradient_study": ("study_gradients",),
     "claims": ("check_claims",),
+    "report": ("render_card", "render_provenance"),
 }
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

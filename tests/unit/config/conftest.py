@@ -13,23 +13,9 @@ import yaml
 from distalign.config.files import read_yaml
 from distalign.config.problems import ConfigError
 from distalign.config.study import load_study
+from helpers.workflow import first_rows
 
 REPOSITORY = Path(__file__).parents[3]
-
-
-def first_rows() -> dict[str, Any]:
-    """The configuration as it is for the paper's first table alone: more is added from time to time."""
-    config = read_yaml(REPOSITORY / "config.yaml")
-    runs = ["original", "ours_gender", "ours_race", "ours_gender_race"]
-    figures = {name: config["figures"][name] for name in ("training_curves", "frequencies", "contact_sheet")}
-    for figure in figures.values():
-        figure["runs"] = [run for run in figure["runs"] if run in runs]
-    return config | {
-        "runs": {name: config["runs"][name] for name in runs},
-        "evaluations": {"occupations": config["evaluations"]["occupations"]},
-        "tables": {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")},
-        "figures": figures,
-    }
 
 
 CONFIG = first_rows()

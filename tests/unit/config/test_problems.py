@@ -42,7 +42,8 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
     ]
     raw["figures"]["frequencies"]["runs"] = ["ours_genderrace"]
     raw["figures"]["contact_sheet"] |= {"evaluation": None, "kind": "contact_shet"}
-    raw["figures"]["training_curves"]["attributes"] = ["gendr"]
+    raw["figures"]["frequencies"]["attributes"] = ["gendr"]
+    raw["figures"]["training_curves"]["images"] = 3
     raw["tabels"] = {}
     raw["seeds"] = [0, 1, 0]
     found = problems_of(raw)
@@ -66,7 +67,8 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
         "tables.comparison.rows[6].paper": "no such numbers",
         "figures.frequencies.runs[0]": "no run of this name; did you mean 'ours_gender_race'?",
         "figures.contact_sheet.kind": "did you mean 'contact_sheet'?",
-        "figures.training_curves.attributes[0]": "no attribute of this name; did you mean 'gender'?",
+        "figures.frequencies.attributes[0]": "no attribute of this name; did you mean 'gender'?",
+        "figures.training_curves.images": "has no meaning for kind 'training_curves'; valid: ",
         "tabels": "unknown key; did you mean 'tables'?",
         "seeds[2]": "this seed is listed twice",
     }

@@ -9,20 +9,21 @@ from unit.measure.predictions import predictions
 
 PROMPTS = ("chef", "farm-worker", "judge")
 ATTRIBUTES = ("gender", "race")
+READ = (*ATTRIBUTES, "age")
 
 
-def study(label, women, size=16, first_seed=100):
+def study(label, women, size=16, first_seed=100, seed=0, evaluation="occupations"):
     """IMAGES, CLASSIFIED, RESULTS: of 4 images per prompt `women` are female; a judge's last image has no face."""
     rows = []
     for prompt in PROMPTS:
         for index in range(4):
             gender = "female" if index < women else "male"
             hidden = prompt == "judge" and index == 3
-            rows.append((prompt, None if hidden else {"gender": gender, "race": "asian"}))
+            rows.append((prompt, None if hidden else {"gender": gender, "race": "asian", "age": "old"}))
     found = np.array([classes is not None for _, classes in rows])
     corners = {"x1": 4.0, "y1": 3.0, "x2": 12.0, "y2": 13.0}
     boxes = {name: np.ma.masked_array(np.full(len(rows), value), ~found) for name, value in corners.items()}
-    classified = predictions(rows, ("evaluation",), ATTRIBUTES, **boxes)
+    classified = predictions(rows, ("evaluation",), READ, **boxes)
     generator = np.random.default_rng(len(label))
     pictures = [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in rows]
     images = to_table(
@@ -39,7 +40,7 @@ def study(label, women, size=16, first_seed=100):
     return (
         images,
         classified,
-        run_results(bias_table(classified, RunKey("mini", label, 0, "occupations"), {}), classified),
+        run_results(bias_table(classified, RunKey("mini", label, seed, evaluation), {}), classified),
     )
 
 

@@ -12,27 +12,31 @@ from PIL import Image
 from distalign.config.attributes import ATTRIBUTES as CLASSES
 from distalign.errors import UserError
 from distalign.present.contact_sheet import SHEET, contact_sheet
-from distalign.present.frequencies import FREQUENCIES, frequency_bars
+from distalign.present.frequencies import FREQUENCIES, frequency_bars, frequency_data
 from distalign.present.style import CLASS_COLOURS, render, write_figure_files
 from distalign.present.training_curves import CURVES, running_mean, training_curves
 from distalign.store.parquet import TRAIN_LOG, read_table
 from unit.present.examples import ATTRIBUTES, PROMPTS, log, study
 
-RUNS = {"Original": ("original", 0), "Ours": ("ours", 0)}
+RUNS = {"original": [0], "ours": [0]}
+LABELS = {"original": "Original", "ours": "Ours"}
 
 
 def sheet(**options):
     original, ours = study("original", 4), study("ours", 2)
-    return contact_sheet({"Original": original[:2], "Ours": ours[:2]}, ATTRIBUTES, "evaluation", "Sheet", **options)
+    runs = {"original": original[:2], "ours": ours[:2]}
+    return contact_sheet(runs, ATTRIBUTES, "evaluation", "Sheet", labels=LABELS, **options)
 
 
 def bars(attributes=ATTRIBUTES, align=None, prompts=None):
     results = pa.concat_tables([study("original", 4)[2], study("ours", 2)[2]])
-    return frequency_bars(results, RUNS, attributes, "occupations", "evaluation", align or {}, "Bars", prompts)
+    about = ("occupations", "evaluation", {"ours": align or {}}, "Bars")
+    return frequency_bars(results, RUNS, attributes, *about, prompts, LABELS)
 
 
 def curves():
-    return training_curves({"ours_gender": log(), "ours_race": log()}, "Curves")
+    logs = {("ours_gender", 0): log(), ("ours_gender", 1): log(), ("ours_race", 0): log()}
+    return training_curves(logs, "Curves", {"ours_gender": "Ours (Gender)"})
 
 
 FIGURES = {
@@ -103,7 +107,7 @@ def test_sheet_shows_prompts_runs_classes_and_missing_faces():
     assert len(rows) == 2 * len(PROMPTS) * 4
     lost = [row for row in rows if not row["found"]]
     assert [(row["prompt_id"], row["index"], row["classes"]) for row in lost] == [("judge", 3, [])] * 2
-    ours = [row for row in rows if row["run"] == "Ours" and row["prompt_id"] == "chef"]
+    ours = [row for row in rows if row["run"] == "ours" and row["prompt_id"] == "chef"]
     assert [dict(row["classes"])["gender"] for row in ours] == ["female", "female", "male", "male"]
     assert dict(ours[0]["confidences"])["gender"] == pytest.approx(0.9)
 
@@ -135,11 +139,11 @@ def test_bars_show_shares_and_targets():
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["Gender: female", *(f"Race: {name}" for name in CLASSES["race"])]
     rows = {(row["run"], row["prompt_id"], row["class"]): row for row in data.to_pylist()}
-    chef = rows["Ours", "chef", "female"]
+    chef = rows["ours", "chef", "female"]
     assert (chef["frequency"], chef["target"], chef["n_faces"]) == (0.5, 0.75, 4)
-    assert rows["Ours", "judge", "female"]["n_faces"] == 3
-    assert rows["Original", "chef", "female"]["low"] == pytest.approx(0.51, abs=0.01)  # Wilson: 4 of 4 is not certainty
-    assert rows["Ours", "chef", "asian"]["target"] == 0.25
+    assert rows["ours", "judge", "female"]["n_faces"] == 3
+    assert rows["original", "chef", "female"]["low"] == pytest.approx(0.51, abs=0.01)  # Wilson: 4 of 4 is not certainty
+    assert rows["ours", "chef", "asian"]["target"] == 0.25
     assert "farm worker" in render_text(figure)
 
 
@@ -147,22 +151,64 @@ def test_bars_of_few_prompts_and_of_a_run_without_results():
     _, data = bars(["gender"], prompts=1)
     assert {row["prompt_id"] for row in data.to_pylist()} == {"chef"}
     with pytest.raises(UserError, match="no frequencies of gender for run 'uce', seed 0"):
-        frequency_bars(study("ours", 2)[2], {"UCE": ("uce", 0)}, ["gender"], "occupations", "evaluation", {}, "Bars")
+        frequency_bars(study("ours", 2)[2], {"uce": [0]}, ["gender"], "occupations", "evaluation", {}, "Bars")
+
+
+def test_bars_of_several_seeds_are_means():
+    tables = [study("ours", women, seed=seed)[2] for seed, women in ((0, 2), (1, 4))]
+    about = ("occupations", "evaluation", {})
+    data = frequency_data(pa.concat_tables(tables), {"ours": [0, 1]}, ["gender"], *about)
+    rows = {(row["prompt_id"], row["class"]): row for row in data.to_pylist()}
+    assert (rows["chef", "female"]["frequency"], rows["chef", "female"]["seeds"]) == (0.75, 2)
+    assert rows["judge", "female"]["n_faces"] == 6
+
+
+def test_bars_of_runs_with_different_targets():
+    results = pa.concat_tables([study("original", 4)[2], study("ours", 2)[2], study("other", 3)[2]])
+    align = {"ours": {"gender": {"female": 0.5, "male": 0.5}}, "other": {"gender": {"female": 0.9, "male": 0.1}}}
+    runs = {"original": [0], "ours": [0], "other": [0]}
+    figure, data = frequency_bars(results, runs, ["gender"], "occupations", "evaluation", align, "Bars")
+    targets = {(row["run"], row["class"]): row["target"] for row in data.to_pylist()}
+    assert targets["other", "male"] == 0.1
+    assert (targets["ours", "female"], targets["original", "female"]) == (0.5, 0.5)
+    lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert len({line.get_color() for line in lines}) == 3
+
+
+def test_bars_of_age_show_the_class_the_paper_prints():
+    assert [axes.get_title(loc="left") for axes in bars(["age"])[0].axes] == ["Age: old"]
+
+
+def test_long_names_of_prompts_are_cut():
+    results = study("ours", 2)[2]
+    name = "bartender-at-willard-intercontinental-makes-a-mint-julep"
+    column = results.schema.get_field_index("prompt_id")
+    renamed = pa.array([name if prompt == "chef" else prompt for prompt in results["prompt_id"].to_pylist()])
+    results = results.set_column(column, "prompt_id", renamed)
+    figure, data = frequency_bars(results, {"ours": [0]}, ["gender"], "occupations", "evaluation", {}, "Bars")
+    assert name in data["prompt_id"].to_pylist()
+    assert "bartender at willard intercontinental makes…" in render_text(figure)
 
 
 def test_curves_show_losses_bias_and_validation():
     figure, data = curves()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["Alignment loss", "Gender bias", "Faces found"]
-    assert data.num_rows == 2 * log().num_rows
+    assert data.num_rows == 3 * log().num_rows
+    assert {(row["run"], row["seed"]) for row in data.to_pylist()} == {
+        ("ours_gender", 0),
+        ("ours_gender", 1),
+        ("ours_race", 0),
+    }
     words = render_text(figure)
     assert "validation, evaluation classifier" in words
     assert "ours_race" in words
+    assert [text.get_text() for text in figure.legends[0].texts].count("Ours (Gender)") == 1  # all its seeds together
 
 
 def test_curves_of_nothing():
     with pytest.raises(UserError, match="training logs of ours are empty"):
-        training_curves({"ours": TRAIN_LOG.empty_table()}, "Curves")
+        training_curves({("ours", 0): TRAIN_LOG.empty_table()}, "Curves")
 
 
 def test_running_mean():

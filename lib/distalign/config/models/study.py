@@ -1,11 +1,12 @@
 """The paper as data: runs, evaluations, tables and figures of config.yaml."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
-from distalign.config.models.base import Count, Model, Name
+from distalign.config.models.base import Model, Name
+from distalign.config.models.figures import Figure
 from distalign.config.models.gradient_study import GradientStudy
 from distalign.config.models.preset import EvaluationEntry
 from distalign.config.models.run import Align, RunEntry, Seeds
@@ -53,24 +54,6 @@ class TableSpec(Model):
     rows: list[Row] = Field(min_length=1, description="The rows, in order.")
 
 
-class FigureSpec(Model):
-    """A figure, drawn as pdf, svg and png."""
-
-    kind: Literal["training_curves", "frequencies", "contact_sheet"] = Field(
-        description="training_curves (losses and validation bias), frequencies (bars per prompt, one panel per class, "
-        "the runs side by side) or contact_sheet (images of the same noise side by side, with boxes and predicted "
-        "attributes)."
-    )
-    title: str = Field(description="Caption.")
-    runs: list[Name] = Field(min_length=1, description="Runs shown, in order.")
-    evaluation: Name | None = Field(None, description="For frequencies and contact_sheet: where the images come from.")
-    attributes: list[str] = Field(
-        default_factory=list, description="Attributes shown; empty: those that any of the runs aligns."
-    )
-    prompts: Count | None = Field(None, description="Show the first so many prompts; unset: all.")
-    images: Count | None = Field(None, description="For contact_sheet: images per prompt and run.")
-
-
 class Number(Model):
     """A number the paper reports."""
 
@@ -100,7 +83,7 @@ class Config(Model):
     runs: dict[Name, RunEntry] = Field(min_length=1, description="Runs by name.")
     evaluations: dict[Name, EvaluationEntry] = Field(min_length=1, description="Evaluations by name.")
     tables: dict[Name, TableSpec] = Field(default_factory=dict, description="Tables by name.")
-    figures: dict[Name, FigureSpec] = Field(default_factory=dict, description="Figures by name.")
+    figures: dict[Name, Figure] = Field(default_factory=dict, description="Figures by name.")
     gradient_studies: dict[Name, GradientStudy] = Field(
         default_factory=dict, description="Studies of gradient estimators by name; each is also a figure."
     )
