@@ -28,7 +28,7 @@ FREQUENCIES = pa.schema(
     ]
 )
 Align = Mapping[str, Mapping[str, float]]
-LONGEST = 44  # characters of a prompt's name
+LONGEST = 60  # characters of a prompt's name
 
 
 def frequency_bars(

@@ -181,13 +181,13 @@ def test_bars_of_age_show_the_class_the_paper_prints():
 
 def test_long_names_of_prompts_are_cut():
     results = study("ours", 2)[2]
-    name = "bartender-at-willard-intercontinental-makes-a-mint-julep"
+    name = "bartender-at-willard-intercontinental-makes-a-mint-julep-with-fresh-mint-leaves"
     column = results.schema.get_field_index("prompt_id")
     renamed = pa.array([name if prompt == "chef" else prompt for prompt in results["prompt_id"].to_pylist()])
     results = results.set_column(column, "prompt_id", renamed)
     figure, data = frequency_bars(results, {"ours": [0]}, ["gender"], "occupations", "evaluation", {}, "Bars")
     assert name in data["prompt_id"].to_pylist()
-    assert "bartender at willard intercontinental makes…" in render_text(figure)
+    assert "bartender at willard intercontinental makes a mint julep wi…" in render_text(figure)
 
 
 def test_curves_show_losses_bias_and_validation():
