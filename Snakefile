@@ -25,7 +25,6 @@ localrules:
     tables,
     figures,
     ablations,
-    classifiers,
 
 
 rule all:
@@ -52,11 +51,6 @@ rule ablations:
     input:
         table_files(ABLATIONS),
         figure_files(ABLATION_FIGURES),
-
-
-rule classifiers:
-    input:
-        expand("results/{p}/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers),
 
 
 onstart:

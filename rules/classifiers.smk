@@ -3,6 +3,12 @@
 
 localrules:
     fetch_classifier,
+    classifiers,
+
+
+rule classifiers:
+    input:
+        expand("results/{p}/classifiers/{c}/card.md", p=PRESET, c=STUDY.preset.classifiers),
 
 
 rule train_classifier:

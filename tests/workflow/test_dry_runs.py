@@ -73,7 +73,9 @@ def test_quality_is_measured_for_tables_that_show_it(tmp_path: Path) -> None:
     assert "compute_quality" not in planned(project, files["plain"])
     jobs = planned(project, files["quality"])
     assert (jobs["compute_quality"], jobs["make_reference"]) == (1, 1)
-    assert "compute_quality" not in planned(project, files["quality"], "--config", "preset=sd15")
+    assert "compute_quality" not in planned(
+        project, files["quality"].replace("mini", "sd15"), "--config", "preset=sd15"
+    )
 
 
 @pytest.mark.parametrize("target", ["tables", "figures", "classifiers", "pretrain"])

@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import duckdb
 import pytest
+import yaml
 
 from distalign.present.claims import CLAIMS
 from distalign.store.parquet import BIAS, GRADIENT_STUDY, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
