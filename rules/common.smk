@@ -15,7 +15,7 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
 
 from distalign.config.figures import figure_images, figure_logs
 from distalign.config.fingerprint import fingerprint
-from distalign.config.metrics import QUALITY
+from distalign.config.metrics import QUALITY, SECONDS
 from distalign.config.gradient_studies import early_spec
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.study import load_study
@@ -100,6 +100,12 @@ def quality_of(tables):
 def shows_quality(table):
     """Whether a table has a column of image quality."""
     return not set(QUALITY).isdisjoint(STUDY.tables[table].columns)
+
+
+def logs_of(table):
+    """The training logs of a table's rows."""
+    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated([table]) if STUDY.trained(run))
+    return [f"results/{PRESET}/runs/{run}/{seed}/train_log.parquet" for run, seed in keys]
 
 
 def weights_spec(weights):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 from snakemake.iocontainers import Snakemake
 
-from distalign.measure.results import collect_results
+from distalign.measure.results import collect_results, training_seconds
 from distalign.present.tables import build_table, write_table_files
 from distalign.store.provenance import collect
 from distalign.workflow import job
@@ -14,5 +15,6 @@ snakemake: Snakemake
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
     results = collect_results(files.bias, files.classified, spec["read"], spec.get("target"), files.quality)
-    table = build_table(snakemake.wildcards.table, spec, results)
+    seconds = training_seconds(spec["rows"], map(Path, files.train_logs))
+    table = build_table(snakemake.wildcards.table, spec, pa.concat_tables([results, seconds]))
     write_table_files(table, map(Path, snakemake.output), collect("tables", spec))

@@ -5,7 +5,8 @@ from itertools import combinations
 from distalign.config.attributes import ATTRIBUTES
 
 QUALITY = ("kid", "fd_dino")  # of all images of a run together, not per prompt
-PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY)
+SECONDS = "seconds"  # of finetuning; of the machine, so only in tables that ask for it
+PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY, SECONDS)
 
 
 def attribute_sets() -> list[str]:

@@ -1,6 +1,6 @@
 """The tidy table of results: every metric per prompt and per run, with spread and confidence interval."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from distalign.config.metrics import SECONDS
 from distalign.measure import similarity
 from distalign.measure.bias import RunKey, bias, cell_shares, cells, frequencies_of, number_prompts, target_distance
 from distalign.measure.bootstrap import interval, resample_counts, resample_means, resample_prompts, wilson
-from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, read_table, to_table
+from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, TRAIN_LOG, read_table, to_table
 from distalign.store.seeds import stable_seed
 
 Array = NDArray[np.float64]
@@ -74,6 +75,28 @@ def collect_results(
     pairs = zip(bias_files, classified_files, strict=True)
     tables = [run_results(read_table(a, BIAS), read_table(b, schema), target) for a, b in pairs]
     return pa.concat_tables([*tables, *(read_table(path, RESULTS) for path in quality_files)])
+
+
+def training_seconds(rows: Iterable[Mapping[str, Any]], train_logs: Iterable[Path]) -> pa.Table:
+    """Seconds of finetuning behind each row of a table, validation aside, as rows of schema RESULTS.
+
+    Args:
+        rows: run, seeds and evaluation of each.
+        train_logs: `.../{preset}/runs/{run}/{seed}/train_log.parquet`, schema TRAIN_LOG, of some of the runs.
+    """
+    spent: dict[tuple[str, int], dict[str, Any]] = {}
+    for path in train_logs:
+        preset, _, run, seed = path.parts[-5:-1]
+        lines = read_table(path, TRAIN_LOG, ["phase", "metric", "value"]).to_pylist()
+        seconds = [line["value"] for line in lines if (line["phase"], line["metric"]) == ("train", SECONDS)]
+        spent[run, int(seed)] = {"preset": preset, "value": sum(seconds), "n": len(seconds)}
+    found = [
+        {"run": row["run"], "seed": seed, "evaluation": row["evaluation"], "metric": SECONDS, **spent[row["run"], seed]}
+        for row in rows
+        for seed in row["seeds"]
+        if (row["run"], seed) in spent
+    ]
+    return to_table({name: [row.get(name) for row in found] for name in RESULTS.names}, RESULTS)
 
 
 def _attribute_measurements(rows: list[dict[str, Any]], target: Target | None) -> Iterator[Measurement]:

@@ -1,6 +1,6 @@
 """What metrics, attributes and prompts are called in print."""
 
-from distalign.config.metrics import QUALITY, split_column
+from distalign.config.metrics import QUALITY, SECONDS, split_column
 
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
@@ -13,6 +13,7 @@ PLAIN = {
     "concept_readable": "Concept readable",
     "kid": "KID ×1000",
     "fd_dino": "FD-DINO",
+    SECONDS: "Seconds",
     "gradient_norm": "Gradient norm",
     "loss/align": "Alignment loss",
     "loss/image": "Image loss",
@@ -57,10 +58,11 @@ def heading(metric: str) -> str:
     return f"{metric_label(metric)} {ARROWS[better(metric)]}".rstrip()
 
 
-def number(value: float | None, digits: int = 2) -> str:
-    """`.23` as the paper prints it; nothing for a missing value."""
+def number(value: float | None, digits: int | None = None) -> str:
+    """`.23` as the paper prints it, `16.2` and `487` where numbers are large; nothing for a missing value."""
     if value is None:
         return ""
+    digits = (2 if abs(value) < 10 else 1 if abs(value) < 100 else 0) if digits is None else digits
     text = f"{value:.{digits}f}"
     text = text.lstrip("-") if float(text) == 0 else text
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from distalign.measure.bias import RunKey, bias_table
-from distalign.measure.results import collect_results, run_results
-from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, read_table, write_table
+from distalign.measure.results import collect_results, run_results, training_seconds
+from distalign.store.parquet import BIAS, CLASSIFIED, RESULTS, TRAIN_LOG, read_table, to_table, write_table
 from unit.measure.predictions import predictions
 
 KEY = RunKey("mini", "ours", 3, "occupations")
@@ -100,3 +100,23 @@ def test_files_speak_for_themselves_in_duckdb(tmp_path):
     query = f"""select value from '{tmp_path / "results.parquet"}'
                 where metric = 'bias/gender' and prompt_id is null and classifier = 'loss'"""
     assert duckdb.sql(query).fetchall() == [(0.25,)]
+
+
+def test_seconds_of_finetuning(tmp_path):
+    log = tmp_path / "mini/runs/ours/3/train_log.parquet"
+    log.parent.mkdir(parents=True)
+    lines = [(0, "train", "seconds", 2.0), (1, "train", "seconds", 3.5), (1, "train", "loss/align", 9.0)]
+    columns = dict(zip(("iteration", "phase", "metric", "value"), map(list, zip(*lines, strict=True)), strict=True))
+    write_table(log, to_table({"classifier": [None] * 3, **columns}, TRAIN_LOG), TRAIN_LOG, {})
+    rows = [{"run": "original", "seeds": [3], "evaluation": "a"}, {"run": "ours", "seeds": [3, 4], "evaluation": "b"}]
+    (row,) = training_seconds(rows, [log]).to_pylist()
+    assert (row["preset"], row["run"], row["seed"], row["evaluation"]) == ("mini", "ours", 3, "b")
+    assert (row["metric"], row["value"], row["n"]) == ("seconds", 5.5, 2)
+
+
+def test_distances_to_a_target_of_the_table():
+    classified = predictions(IMAGES, ("evaluation",), ("gender",))
+    bias = bias_table(classified, KEY, {"gender": {"female": 0.75, "male": 0.25}})
+    own = rows_of(run_results(bias, classified), "distance/gender")
+    other = rows_of(run_results(bias, classified, {"gender": {"female": 0.5, "male": 0.5}}), "distance/gender")
+    assert (own["chef"]["value"], other["chef"]["value"]) == (0, 0.25)
