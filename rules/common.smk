@@ -40,6 +40,7 @@ FIGURES_FROM = {
     "images": ["contact_sheet"],
     "classified": ["contact_sheet", "frequencies", "tradeoff", "guidance_sweep"],
     "bias": ["frequencies", "tradeoff", "guidance_sweep"],
+    "quality": ["tradeoff", "guidance_sweep"],
 }
 
 # Which target makes which tables: those called `headline...`, those called `ablation...`, and all but the latter.
@@ -100,6 +101,13 @@ def quality_of(tables):
 def shows_quality(table):
     """Whether a table has a column of image quality."""
     return not set(QUALITY).isdisjoint(STUDY.tables[table].columns)
+
+
+def figure_shows_quality(figure):
+    """Whether a figure shows image quality, and the preset has it."""
+    it = STUDY.figures[figure]
+    shown = [getattr(it, "preservation", None), *getattr(it, "metrics", [])]
+    return bool(REFERENCES) and not set(QUALITY).isdisjoint(shown)
 
 
 def weights_spec(weights):
