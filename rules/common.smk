@@ -40,6 +40,7 @@ FIGURES_FROM = {
     "images": ["contact_sheet"],
     "classified": ["contact_sheet", "frequencies", "tradeoff", "guidance_sweep"],
     "bias": ["frequencies", "tradeoff", "guidance_sweep"],
+    "quality": ["tradeoff", "guidance_sweep"],
 }
 
 # Which target makes which tables: those called `headline...`, those called `ablation...`, and all but the latter.
@@ -106,6 +107,13 @@ def logs_of(table):
     """The training logs of a table's rows."""
     keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated([table]) if STUDY.trained(run))
     return [f"results/{PRESET}/runs/{run}/{seed}/train_log.parquet" for run, seed in keys]
+
+
+def figure_shows_quality(figure):
+    """Whether a figure shows image quality, and the preset has it."""
+    it = STUDY.figures[figure]
+    shown = [getattr(it, "preservation", None), *getattr(it, "metrics", [])]
+    return bool(REFERENCES) and not set(QUALITY).isdisjoint(shown)
 
 
 def weights_spec(weights):

@@ -11,6 +11,7 @@ rule plot_figure:
         images=lambda job: per_figure("images", job.figure),
         classified=lambda job: per_figure("classified", job.figure),
         bias=lambda job: per_figure("bias", job.figure),
+        quality=lambda job: per_figure("quality", job.figure) if figure_shows_quality(job.figure) else [],
     output:
         pdf="results/{preset}/figures/{figure}.pdf",
         png="results/{preset}/figures/{figure}.png",

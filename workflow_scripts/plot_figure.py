@@ -12,7 +12,7 @@ from distalign.workflow import job
 snakemake: Snakemake
 
 with job(snakemake):
-    spec, kinds = snakemake.params.spec, ("train_logs", "images", "classified", "bias")
+    spec, kinds = snakemake.params.spec, ("train_logs", "images", "classified", "bias", "quality")
     files = FigureFiles(**{kind: list(map(Path, snakemake.input.get(kind, []))) for kind in kinds})
     figure, data = draw_figure(spec, files)
     write_figure_files(figure, map(Path, snakemake.output), data, collect("figures", spec))

@@ -63,19 +63,25 @@ def test_headline_needs_its_own_runs_only(project: Path) -> None:
     assert "study_gradients" not in jobs
 
 
-def test_quality_is_measured_for_tables_that_show_it(tmp_path: Path) -> None:
+def test_quality_is_measured_for_what_shows_it(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "quality")
     row = {"run": "original", "label": "Original"}
     table = {"title": "Quality", "evaluation": "occupations", "columns": ["clip_t"], "rows": [row]}
     shown = {**table, "columns": ["clip_t", "kid"]}
     edit_yaml(project / "config.yaml", tables={"plain": table, "quality": shown}, figures={})
+    figures = {
+        name: {"kind": "tradeoff", "title": name, "tables": ["plain"], "bias": ["bias/gender"], "preservation": metric}
+        for name, metric in (("likeness", "clip_t"), ("realism", "kid"))
+    }
+    edit_yaml(project / "config.yaml", figures=figures)
+    assert "compute_quality" not in planned(project, "results/mini/figures/likeness.svg")
+    assert planned(project, "results/mini/figures/realism.svg")["compute_quality"] == 1
     files = {name: f"results/mini/tables/{name}.csv" for name in ("plain", "quality")}
     assert "compute_quality" not in planned(project, files["plain"])
     jobs = planned(project, files["quality"])
     assert (jobs["compute_quality"], jobs["make_reference"]) == (1, 1)
-    assert "compute_quality" not in planned(
-        project, files["quality"].replace("mini", "sd15"), "--config", "preset=sd15"
-    )
+    without = planned(project, files["quality"].replace("mini", "sd15"), "--config", "preset=sd15")
+    assert "compute_quality" not in without
 
 
 @pytest.mark.parametrize("target", ["tables", "figures", "classifiers", "pretrain"])

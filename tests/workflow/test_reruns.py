@@ -127,7 +127,7 @@ def test_setting_of_a_run_reruns_that_run(study: Path) -> None:
 
 def test_evaluation_setting_reruns_no_finetuning(study: Path) -> None:
     edit_yaml(study / "config.yaml", evaluations={"occupations": {"prompts": "test", "images_per_prompt": 3}})
-    assert planned(study) == {"generate_images": 2, "classify_images": 2, **BOTH, "make_reference": 1} | AGAIN
+    assert planned(study) == {"generate_images": 2, "classify_images": 2, **BOTH} | AGAIN
 
 
 def test_label_of_a_row_reruns_the_table(study: Path) -> None:

@@ -109,16 +109,17 @@ def test_files_hold_what_they_should(project: Path) -> None:
 
 
 def test_quality_of_every_run_has_its_floor(project: Path) -> None:
-    metrics = ("kid", "fd_dino", "floor/kid", "floor/fd_dino")
     results = read_table(project / "results/smoke/results.parquet", RESULTS).to_pylist()
-    rows = [row for row in results if row["metric"] in metrics]
-    assert len(rows) == 4 * len(metrics)
-    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 2 * 24 for row in rows)
-    assert {row["prompt_id"] for row in rows} == {None}
-    real = {row["value"] for row in rows if row["metric"] == "floor/fd_dino"}
-    (floor,) = real  # one reference for all runs
-    assert all(row["value"] > floor for row in rows if row["metric"] == "fd_dino")
-    assert len(list((project / "results/smoke/reference").glob("*.parquet"))) == 1
+    measured = {(row["run"], row["seed"], row["evaluation"]) for row in results}
+    by_metric = {
+        metric: {(row["run"], row["seed"], row["evaluation"]): row for row in results if row["metric"] == metric}
+        for metric in ("kid", "fd_dino", "floor/kid", "floor/fd_dino")
+    }
+    for rows in by_metric.values():
+        assert rows.keys() == measured
+        assert all(row["low"] <= row["value"] <= row["high"] and row["prompt_id"] is None for row in rows.values())
+    for key, row in by_metric["fd_dino"].items():
+        assert row["value"] > by_metric["floor/fd_dino"][key]["value"]  # three steps make no portrait
 
 
 def test_gradient_studies_fill_their_grid(project: Path) -> None:

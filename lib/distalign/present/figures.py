@@ -22,12 +22,13 @@ Drawn = tuple[Figure, pa.Table]
 
 @dataclass(frozen=True)
 class FigureFiles:
-    """What a figure is drawn from: training logs, and images, classified and bias files of the same evaluations."""
+    """What a figure is drawn from: training logs; images, classified, bias, quality files of the same evaluations."""
 
     train_logs: Sequence[Path] = ()
     images: Sequence[Path] = ()
     classified: Sequence[Path] = ()
     bias: Sequence[Path] = ()
+    quality: Sequence[Path] = ()
 
 
 def draw_figure(spec: Spec, files: FigureFiles) -> Drawn:
@@ -73,7 +74,7 @@ KINDS: dict[str, Callable[[Spec, FigureFiles], Drawn]] = {
 
 
 def _results(spec: Spec, files: FigureFiles) -> pa.Table:
-    return collect_results(files.bias, files.classified, spec["read"])
+    return collect_results(files.bias, files.classified, spec["read"], quality_files=files.quality)
 
 
 def _seeds(spec: Spec) -> dict[str, list[int]]:

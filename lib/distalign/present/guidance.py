@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from distalign.config.metrics import QUALITY
 from distalign.present.labels import heading
 from distalign.present.style import INK, MUTED, RUN_COLOURS, styled
 from distalign.present.tables import build_table
@@ -73,7 +74,8 @@ def guidance_sweep(
         styles = zip(called, RUN_COLOURS, MARKERS, strict=False)
         handles: list[Artist] = [Line2D([], [], color=c, marker=m, markersize=4, label=word) for word, c, m in styles]
         if any(row["floor"] is not None for row in rows):
-            handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=0.9, label="a fair generator"))
+            perfect = "a fair generator" if set(QUALITY).isdisjoint(metrics) else "a fair generator, or real pictures"
+            handles.append(Line2D([], [], color=INK, linestyle=":", linewidth=0.9, label=perfect))
         figure.legend(handles=handles, loc="outside lower left", ncols=columns + 1)
     return figure, data
 

@@ -1,5 +1,6 @@
 """From a figure's specification and its files to the drawing, as the workflow does it."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from distalign.config.models import Figure
 from distalign.measure.bias import RunKey, bias_table
 from distalign.present.figures import KINDS, FigureFiles, draw_figure
-from distalign.store.parquet import BIAS, CLASSIFIED, IMAGES, TRAIN_LOG, write_table
+from distalign.store.parquet import BIAS, CLASSIFIED, IMAGES, RESULTS, TRAIN_LOG, write_table
 from unit.present.examples import READ, log, study
 
 COMMON = {"title": "Title", "read": {"evaluation": list(READ)}, "classifier": "evaluation", "evaluation": "occupations"}
@@ -57,3 +58,18 @@ def test_from_files_to_drawing(kind, files):
     words = {text.get_text() for text in texts}
     assert {"Title", "Ours"} <= words
     assert set(data["run"].to_pylist()) == ({"ours"} if kind == "training_curves" else {"original", "ours"})
+
+
+def test_image_quality_is_among_what_figures_compare(files, tmp_path):
+    rows = [
+        {**vars(RunKey("mini", run, 0, "occupations")), "prompt_id": None, "classifier": None, "std": None, "n": 12}
+        | {"metric": metric, "value": value, "low": value - 1, "high": value + 1}
+        for run, value in (("original", 9.0), ("ours", 12.0))
+        for metric in ("kid", "floor/kid")
+    ]
+    write_table(tmp_path / "quality", {name: [row[name] for row in rows] for name in RESULTS.names}, RESULTS, {})
+    files = replace(files, quality=[tmp_path / "quality"])
+    _, points = draw_figure({**COMMON, "kind": "tradeoff", **SPECS["tradeoff"], "preservation": "kid"}, files)
+    assert points["preservation"].to_pylist() == [9.0, 12.0]
+    _, line = draw_figure({**COMMON, "kind": "guidance_sweep", **SPECS["guidance_sweep"], "metrics": ["kid"]}, files)
+    assert line["value"].to_pylist() == [9.0, 12.0]
