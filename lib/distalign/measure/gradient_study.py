@@ -17,7 +17,8 @@ CELL = ("backbone", "guidance", "sampler_steps")
 # quantity of `kind: loss`: loss_first, loss_last, loss_fall, and loss_fall_against_adjusted (of the same run: below 0
 # where an estimator does worse). Of `kind: magnitude`, powers of ten: growth_orders, the first sampler step's magnitude
 # (t near T) over the last one's; coupling_orders, the exact one's over the unstandardised one's at the first step: what
-# the factor B does; and first_step_variation, standard deviation over mean among runs there (no interval).
+# the factor B does; coupling_peak_orders, the same at whichever step it is largest; and first_step_variation, standard
+# deviation over mean among runs at the first step (no interval).
 GRADIENT_SUMMARY = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -101,7 +102,9 @@ def _of_magnitudes(sizes: dict[str, Values], estimator: str) -> Iterator[Summary
     yield _over_runs("growth_orders", orders(own[0], own[-1]))
     yield "first_step_variation", float(own[0].std() / own[0].mean()), None, None
     if estimator == "exact" and "unstandardised" in sizes:
-        yield _over_runs("coupling_orders", orders(own[0], sizes["unstandardised"][0]))
+        coupling = orders(own, sizes["unstandardised"])
+        yield _over_runs("coupling_orders", coupling[0])
+        yield _over_runs("coupling_peak_orders", coupling.max(axis=0))
 
 
 def orders(large: Values, small: Values) -> Values:

@@ -131,27 +131,32 @@ def _draw_magnitudes(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(times, means, **LOOKS[name])
 
 
-def _coupling(sizes: Mapping[str, Values]) -> float | None:
-    """Geometric mean over runs of exact over unstandardised at the first step; None if one is not there."""
+def _coupling(sizes: Mapping[str, Values]) -> tuple[float, float, float] | None:
+    """Exact over unstandardised at the first step: geometric mean over runs and 90% interval; None if one lacks."""
     if not {"exact", "unstandardised"} <= sizes.keys():
         return None
-    return float(10 ** orders(sizes["exact"][0], sizes["unstandardised"][0]).mean())
+    powers = orders(sizes["exact"][0], sizes["unstandardised"][0])
+    low, high = np.percentile(powers, INTERVAL)
+    return float(10 ** powers.mean()), float(10**low), float(10**high)
 
 
 def _note_coupling(axes: Axes, sizes: Mapping[str, Values]) -> None:
-    factor = _coupling(sizes)
-    if factor is not None:
-        axes.set_title(f"B ×{factor:.2g}", loc="right", fontweight="normal", color=MUTED)
+    factors = _coupling(sizes)
+    if factors is not None:
+        mean, low, high = (f"{factor:.2g}" for factor in factors)
+        axes.set_title(f"B: {mean} [{low}, {high}]", loc="right", fontweight="normal", fontsize=7, color=MUTED)
 
 
 def _largest_coupling(cells: Cells) -> str | None:
-    """A line under the figure: what B is, and where it is largest."""
-    factors = {cell: factor for cell, sizes in cells.items() if (factor := _coupling(sizes)) is not None}
+    """Lines under the figure: what B is, and where it is largest."""
+    factors = {cell: found[-1] for cell, sizes in cells.items() if (found := _coupling(sizes)) is not None}
     if not factors:
         return None
     cell = max(factors, key=lambda key: factors[key])
-    largest = f"largest ×{factors[cell]:.2g}: {_cell_label(*cell)}"
-    return f"B: exact over unstandardised at the first step (t near 1000);\n{largest}"
+    return (
+        "B: exact over unstandardised at the first step (t near 1000), geometric mean [90% of the runs].\n"
+        f"Its largest upper end is {factors[cell]:.2g}: {_cell_label(*cell)}."
+    )
 
 
 def _cell_label(backbone: str, guidance: float, steps: int) -> str:

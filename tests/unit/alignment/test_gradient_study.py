@@ -168,7 +168,7 @@ def test_a_study_of_magnitudes_fills_its_grid_and_repeats(paths: StudyPaths, tmp
     assert all(np.isfinite(v).all() and v.shape == (cell[2], 3) for cell, e in cells.items() for v in e.values())
     assert read_provenance(tmp_path / "a.parquet")["stage"] == "gradient_study"
     assert set(summarise("sizes", study)["quantity"].to_pylist()) == {
-        "growth_orders", "coupling_orders", "first_step_variation",
+        "growth_orders", "coupling_orders", "coupling_peak_orders", "first_step_variation",
     }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_orders_of_magnitude_per_cell():
     for guidance in (1.0, 7.5):
         place = {"guidance": guidance, "steps": 4, "backbone": "early"}
         assert value("sizes", study, "coupling_orders", "exact", **place)["value"] == pytest.approx(3)
+        assert value("sizes", study, "coupling_peak_orders", "exact", **place)["value"] == pytest.approx(3)
         assert value("sizes", study, "growth_orders", "exact", **place)["value"] == pytest.approx(3)
         assert value("sizes", study, "growth_orders", "adjusted", **place)["value"] == pytest.approx(-1)
         variation = value("sizes", study, "first_step_variation", "adjusted", **place)
@@ -48,7 +49,7 @@ def test_orders_of_magnitude_per_cell():
 def test_without_an_adjusted_or_unstandardised_gradient_nothing_is_compared():
     names = set(summarise("x", curves({"exact": [0.1]}))["quantity"].to_pylist())
     names |= set(summarise("x", sizes({"exact": 2.0}))["quantity"].to_pylist())
-    assert not names & {"loss_fall_against_adjusted", "coupling_orders"}
+    assert not names & {"loss_fall_against_adjusted", "coupling_orders", "coupling_peak_orders"}
 
 
 def test_missing_values_stay_missing_and_empty_studies_are_refused():

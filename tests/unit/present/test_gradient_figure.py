@@ -41,8 +41,8 @@ def test_magnitudes_say_where_the_exact_gradient_is_largest():
     figure, data = gradient_figure(sizes(SIZES), "A study")
     assert len(figure.axes) == 2
     words = render_text(figure)
-    assert "B ×1e+03" in words
-    assert "largest ×1e+03: early model, guidance 1, 4 steps" in words
+    assert "B: 1e+03 [1e+03, 1e+03]" in words
+    assert "largest upper end is 1e+03: early model, guidance 1, 4 steps" in words
     rows = [row for row in data.to_pylist() if row["estimator"] == "exact" and row["guidance"] == 7.5]
     assert [row["mean"] for row in rows] == pytest.approx(2 * np.geomspace(1000, 1, 4))
     assert rows[0]["high"] == pytest.approx(2900)
@@ -50,7 +50,7 @@ def test_magnitudes_say_where_the_exact_gradient_is_largest():
 
 def test_without_the_exact_gradient_nothing_is_said_of_it():
     figure, _ = gradient_figure(sizes({"adjusted": 1.0}), "A study")
-    assert "B:" not in render_text(figure)
+    assert "B: " not in render_text(figure)
 
 
 def test_an_empty_study_is_refused():
