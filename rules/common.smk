@@ -14,7 +14,6 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
 from distalign.config.figures import figure_images, figure_logs
-from distalign.config.fingerprint import fingerprint
 from distalign.config.metrics import QUALITY, SECONDS
 from distalign.config.gradient_studies import early_spec
 from distalign.config.models.run import OCCUPATIONS

@@ -61,7 +61,6 @@ rule render_provenance:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=fingerprint([config, STUDY.preset.model_dump(mode="json")]),
         version=STAGES["report"],
     message:
         "Where the results come from"

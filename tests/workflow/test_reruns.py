@@ -12,7 +12,7 @@ import yaml
 from helpers.workflow import copy_project, edit_yaml, planned, snakemake
 
 pytestmark = pytest.mark.workflow
-AGAIN = {"aggregate_results": 1, "render_table": 1, "check_claims": 1, "all": 1}
+AGAIN = {"aggregate_results": 1, "render_table": 1, "check_claims": 1, "render_provenance": 1, "all": 1}
 MEASURED = {"compute_bias": 1, "compute_quality": 1}
 BOTH = {name: 2 * count for name, count in MEASURED.items()}
 CONFIG: dict[str, Any] = {
@@ -134,7 +134,7 @@ def test_label_of_a_row_reruns_the_table(study: Path) -> None:
     tables = config_of(study)["tables"]
     tables["comparison"]["rows"][0]["label"] = "Stable Diffusion"
     edit_yaml(study / "config.yaml", tables=tables)
-    assert planned(study) == {"render_table": 1, "all": 1}
+    assert planned(study) == {"render_table": 1, "render_provenance": 1, "all": 1}
 
 
 def test_stage_version_reruns_the_stage_and_what_follows(study: Path) -> None:
