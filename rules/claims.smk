@@ -1,5 +1,5 @@
 # What of the paper's claims (resources/claims.yaml) holds here, decided by the runs its tables show.
-from distalign.config.claims import trainings
+from distalign.config.claims import studies_of, trainings
 
 
 localrules:
@@ -19,6 +19,7 @@ rule check_claims:
     input:
         results="results/{preset}/results.parquet",
         train_logs=CLAIM_LOGS,
+        studies=expand("results/{{preset}}/gradient_studies/{s}.parquet", s=studies_of(CLAIMS)),
     output:
         parquet="results/{preset}/claims.parquet",
         md="results/{preset}/claims.md",

@@ -5,8 +5,9 @@ from pathlib import Path
 from snakemake.iocontainers import Snakemake
 
 from distalign.measure.claims import Evidence, decide
+from distalign.measure.gradient_study import summarise
 from distalign.present.claims import write_claims_files
-from distalign.store.parquet import RESULTS, TRAIN_LOG, read_table
+from distalign.store.parquet import GRADIENT_STUDY, RESULTS, TRAIN_LOG, read_table
 from distalign.store.provenance import collect
 from distalign.workflow import job
 
@@ -17,7 +18,11 @@ with job(snakemake):
     logs: dict[str, list] = {}
     for file in map(Path, files.train_logs):
         logs.setdefault(file.parts[-3], []).append(read_table(file, TRAIN_LOG))
-    decisions = decide(spec, Evidence(read_table(Path(files.results), RESULTS), logs))
+    studies = {
+        file.stem: summarise(file.stem, read_table(file, GRADIENT_STUDY)).to_pylist()
+        for file in map(Path, files.studies)
+    }
+    decisions = decide(spec, Evidence(read_table(Path(files.results), RESULTS), logs, studies))
     inputs = {"results": Path(files.results)}
     write_claims_files(
         decisions, snakemake.wildcards.preset, map(Path, snakemake.output), collect("claims", spec, inputs)

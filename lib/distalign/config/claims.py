@@ -93,7 +93,7 @@ def claims_spec(
     runs: Collection[str],
     evaluations: Mapping[str, EvaluationSettings],
     measured: Measured,
-    studies: Collection[str] = (),
+    studies: Collection[str],
 ) -> dict[str, Any]:
     """What the decisions depend on, besides the results: every claim with its checks, complete.
 
@@ -102,7 +102,7 @@ def claims_spec(
         runs: those of config.yaml.
         evaluations: those of config.yaml.
         measured: (run, evaluation) of every row of the paper's tables; a claim about others is undecided.
-        studies: gradient studies of config.yaml.
+        studies: gradient studies of config.yaml that the preset has a budget for.
 
     Returns:
         claim -> `claim`, `place`, `note` and `checks`; each check has a `kind` (results, training or study) and, if
@@ -130,8 +130,17 @@ def claims_spec(
 
 def trainings(spec: Mapping[str, Any]) -> list[str]:
     """The runs whose training logs a resolved specification needs."""
+    return _needed(spec, "training")
+
+
+def studies_of(spec: Mapping[str, Any]) -> list[str]:
+    """The gradient studies whose results a resolved specification needs."""
+    return _needed(spec, "study")
+
+
+def _needed(spec: Mapping[str, Any], kind: str) -> list[str]:
     checks = [check for claim in spec.values() for check in claim["checks"] if not check.get("missing")]
-    return list(dict.fromkeys(check["training"] for check in checks if check["kind"] == "training"))
+    return list(dict.fromkeys(check[kind] for check in checks if check["kind"] == kind))
 
 
 def _results(check: ResultCheck, evaluations: Mapping[str, EvaluationSettings]) -> dict[str, Any]:

@@ -204,7 +204,7 @@ class Study:
 
     def claims_spec(self, measured: Measured) -> dict[str, Any]:
         """The claims with their checks; those about other than the (run, evaluation) pairs `measured` are undecided."""
-        return claims_spec(self.claims, self.runs, self.evaluations, measured)
+        return claims_spec(self.claims, self.runs, self.evaluations, measured, self.gradient_studies)
 
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""

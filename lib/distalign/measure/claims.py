@@ -44,7 +44,7 @@ class Evidence:
         results: schema RESULTS.
         logs: schema TRAIN_LOG, one for each seed of a run, by run.
         studies: rows of gradient studies by name. A row says in some columns what it is about (estimator, quantity,
-            ...), and has `value`, an interval `low` to `high`, taken for one of 95%, and `n`, the runs behind it.
+            ...), and has `value`, its 95% interval `low` and `high`, and `n`, the number of runs behind it.
     """
 
     results: pa.Table

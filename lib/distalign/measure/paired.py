@@ -16,6 +16,7 @@ from distalign.measure.bootstrap import LEVEL, SCORE
 from distalign.store.seeds import stable_seed
 
 DRAWS = 10_000
+FURTHEST = 3.09  # standard deviations; beyond are 10 of the draws
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
 Array = NDArray[np.float64]
@@ -89,9 +90,15 @@ def ratio(first: Estimate, second: Estimate) -> Estimate | None:
 
 
 def interval(estimate: Estimate) -> tuple[float, float] | None:
-    """95% percentile interval; None with fewer than two observations."""
+    """95% percentile interval; None with fewer than two observations.
+
+    With five or fewer the percentiles lie further out than the replicates show. There it is Student's interval.
+    """
     if np.isinf(estimate.reach) or np.isnan(estimate.value):
         return None
+    if estimate.reach > FURTHEST:
+        half = estimate.reach * float(np.nanstd(estimate.replicates))
+        return estimate.value - half, estimate.value + half
     tail = float(norm.cdf(-estimate.reach))
     low, high = np.nanquantile(estimate.replicates, [tail, 1 - tail])
     return float(low), float(high)

@@ -32,7 +32,7 @@ STAGES: dict[str, int] = {
     "figures": 2,
     "early_backbone": 1,
     "gradient_study": 1,
-    "claims": 1,
+    "claims": 2,
     "report": 1,
 }
 
@@ -78,7 +78,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "alignment/gradient_study.py", "alignment/one_image.py", "alignment/gradient.py", "alignment/losses.py",
         "diffusion/*.py", "encoders/*.py", "prompts/*.py", "store/seeds.py",
     ),
-    "claims": ("measure/claims.py", "measure/paired.py", "present/claims.py", "present/labels.py", "store/seeds.py"),
+    "claims": (
+        "measure/claims.py", "measure/paired.py", "measure/gradient_study.py", "present/claims.py", "present/labels.py",
+        "store/seeds.py",
+    ),
 }  # fmt: skip
 
 # The jobs' scripts, below workflow_scripts/, which Snakemake is told not to compare (profiles/*: rerun-triggers).

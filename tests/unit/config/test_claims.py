@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distalign.config.claims import CLAIMS_FILE, claims_spec, trainings
+from distalign.config.claims import CLAIMS_FILE, claims_spec, studies_of, trainings
 from distalign.config.files import read_yaml
 from distalign.config.study import Study, load_study
 
@@ -138,7 +138,8 @@ def test_selections_of_a_gradient_study_are_completed(own_root: Path, raw: dict[
     study = study_of(own_root, raw, check)
     missing = study.claims_spec(ALL_MEASURED)["works"]["checks"][0]["missing"]
     assert missing == "gradient study one_image is not made here"
-    spec = claims_spec(study.claims, study.runs, study.evaluations, ALL_MEASURED, ["one_image"])
+    spec = claims_spec(study.claims, study.runs, study.evaluations, ALL_MEASURED, ["one_image", "other"])
+    assert studies_of(spec) == ["one_image"]
     resolved = spec["works"]["checks"][0]
     assert resolved["value"] == where
     assert resolved["over"] == {"quantity": "loss", "estimator": "adjusted", "steps": 20}

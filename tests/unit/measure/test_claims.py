@@ -4,9 +4,11 @@ import pytest
 
 from distalign.measure.bias import RunKey, bias_table
 from distalign.measure.claims import Evidence, decide
+from distalign.measure.gradient_study import summarise
 from distalign.measure.results import run_results
 from distalign.store.parquet import RESULTS, TRAIN_LOG, to_table
 from unit.measure.predictions import predictions
+from unit.present.gradient_examples import curves
 
 PROMPTS = [f"job{index}" for index in range(6)]
 
@@ -150,6 +152,17 @@ def test_rows_of_a_gradient_study():
     assert "2 rows of quantity loss, not one" in outcome_of({**check, "value": {"quantity": "loss"}}, evidence).reason
     assert "no rows of quantity x" in outcome_of({**check, "value": {"quantity": "x"}}, evidence).reason
     assert "no results of gradient study other" in outcome_of({**check, "study": "other"}, evidence).reason
+
+
+def test_a_gradient_study_as_it_is_summarised():
+    study = curves({"exact": [0.0, 0.02, 0.01], "adjusted": [0.8, 0.75, 0.7]})
+    evidence = Evidence(EVIDENCE.results, studies={"one": summarise("one", study).to_pylist()})
+    last, first = ({"estimator": "exact", "quantity": f"loss_{end}"} for end in ("last", "first"))
+    check = {"kind": "study", "study": "one", "value": last, "over": first, "above": 0.9}
+    outcome = outcome_of(check, evidence)
+    assert (outcome.effect, outcome.verdict, outcome.n) == (pytest.approx(0.99), "holds", 3)
+    adjusted = {**check, "value": {**last, "estimator": "adjusted"}, "over": {**first, "estimator": "adjusted"}}
+    assert outcome_of(adjusted, evidence).verdict == "does not hold"
 
 
 def test_a_claim_needs_all_of_its_checks():

@@ -22,15 +22,25 @@ def value(name, study, quantity, estimator, **place):
 
 def test_fall_of_the_loss_and_against_the_adjusted_one():
     study = curves({"exact": [0.0, 0.1, 0.2], "adjusted": [0.5, 0.6, 0.4]})
+    half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom, of a standard deviation of .1
     fall = value("curves", study, "loss_fall", "exact")
-    assert (fall["value"], fall["low"], fall["high"]) == pytest.approx((0.1, 0.01, 0.19))
+    assert (fall["value"], fall["low"], fall["high"]) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
     assert (fall["name"], fall["backbone"], fall["guidance"], fall["steps"], fall["n"]) == (
         "curves", "shipped", 3.5, 7, 3,
     )  # fmt: skip
     assert value("curves", study, "loss_first", "adjusted")["value"] == pytest.approx(1)
     assert value("curves", study, "loss_last", "adjusted")["value"] == pytest.approx(0.5)
     against = value("curves", study, "loss_fall_against_adjusted", "exact")
-    assert (against["value"], against["low"], against["high"]) == pytest.approx((-0.4, -0.5, -0.23), abs=1e-9)
+    assert against["value"] == pytest.approx(-0.4)
+    half = 4.302653 * np.std([-0.5, -0.5, -0.2], ddof=1) / np.sqrt(3)
+    assert (against["low"], against["high"]) == pytest.approx((-0.4 - half, -0.4 + half))
+
+
+def test_a_single_run_or_a_loss_that_is_no_number_has_no_interval():
+    alone = value("x", curves({"exact": [0.3]}), "loss_fall", "exact")
+    assert (alone["value"], alone["low"], alone["high"], alone["n"]) == (pytest.approx(0.3), None, None, 1)
+    lost = value("x", curves({"exact": [0.3, float("nan")]}), "loss_last", "exact")
+    assert (lost["low"], lost["high"]) == (None, None)
 
 
 def test_orders_of_magnitude_per_cell():

@@ -92,6 +92,12 @@ def test_known_intervals_come_back_and_add_up_as_squares():
     assert interval(combine(first, again)) == pytest.approx((0, 0))
 
 
+def test_few_observations_have_an_interval_by_student():
+    (few,) = estimate_means([{"a": 1.0, "b": 2.0, "c": 3.0}])
+    half = 4.30265 / 3**0.5  # t with 2 degrees of freedom, of a standard deviation of 1
+    assert interval(few) == pytest.approx((2 - half, 2 + half), rel=0.03)
+
+
 def test_one_observation_has_no_interval():
     (one,) = estimate_means([{"a": 1.0}])
     assert (one.value, interval(one)) == (1.0, None)
