@@ -119,7 +119,7 @@ def effect(outcome: Outcome) -> str:
         return NOTHING
     if outcome.low is None or outcome.high is None:
         return number(outcome.effect)
-    digits = 2 if outcome.high - outcome.low >= NARROW else 3
+    digits = None if outcome.high - outcome.low >= NARROW else 3
     low, high = number(outcome.low, digits), number(outcome.high, digits)
     return f"{number(outcome.effect, digits)} [{low}, {high}]"
 
