@@ -202,12 +202,15 @@ def _study_effect(check: Mapping[str, Any], studies: Mapping[str, Sequence[Mappi
 
 def _row(name: str, where: Mapping[str, Any], studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> Estimate:
     """The one row of a study that is meant."""
-    about = ", ".join(f"{column} {value}" for column, value in where.items())
+    texts = {column: value if isinstance(value, str) else f"{value:g}" for column, value in where.items()}
+    about = ", ".join(f"{column} {text}" for column, text in texts.items())
     if name not in studies:
         raise NothingKnown(f"there are no results of gradient study {name}")
     rows = [row for row in studies[name] if all(row.get(column) == value for column, value in where.items())]
-    if len(rows) != 1:
-        raise NothingKnown(f"gradient study {name} has {len(rows) or 'no'} rows of {about}, not one")
+    if not rows:
+        raise NothingKnown(f"gradient study {name} has nothing of {about}")
+    if len(rows) > 1:
+        raise NothingKnown(f"gradient study {name} has {len(rows)} rows of {about}, not one")
     value, low, high = (rows[0][key] for key in ("value", "low", "high"))
     if not all(number is not None and np.isfinite(number) for number in (value, low, high)):
         raise NothingKnown(f"gradient study {name} has no finite interval for {about}")

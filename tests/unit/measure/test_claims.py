@@ -150,7 +150,10 @@ def test_rows_of_a_gradient_study():
     against = {**check, "minus": {"estimator": "adjusted", "quantity": "loss"}}
     assert outcome_of(against, evidence).effect == pytest.approx(0.7)
     assert "2 rows of quantity loss, not one" in outcome_of({**check, "value": {"quantity": "loss"}}, evidence).reason
-    assert "no rows of quantity x" in outcome_of({**check, "value": {"quantity": "x"}}, evidence).reason
+    assert (
+        "has nothing of quantity x, steps 20"
+        in outcome_of({**check, "value": {"quantity": "x", "steps": 20.0}}, evidence).reason
+    )
     assert "no results of gradient study other" in outcome_of({**check, "study": "other"}, evidence).reason
 
 
