@@ -13,7 +13,9 @@ from distalign.present.labels import better, heading, metric_label, number
         (-0.05, "-.05"),
         (1.0, "1.00"),
         (0.996, "1.00"),
-        (12.5, "12.50"),
+        (12.5, "12.5"),
+        (9.994, "9.99"),
+        (487.2, "487"),
         (None, ""),
     ],
 )
