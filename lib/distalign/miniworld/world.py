@@ -113,14 +113,18 @@ _DESCRIPTIONS = (
 VALIDATION = (
     "harbor assistant", "bank inspector", "library mechanic", "hotel physician", "railway designer", "farm planner",
     "economist", "optician", "welder", "typist",
-    "fencing player", "skiing player", "running player",
-    "ambitious person", "happy person", "quiet person",
 )  # fmt: skip
 TEST = (
     "hospital engineer", "airport nurse", "school guard", "bank receptionist", "harbor cook", "forest analyst",
     "museum manager", "theater technician", "factory cleaner", "hotel driver", "farm instructor", "railway clerk",
     "desert physician", "library planner", "garden inspector", "observatory designer",
     "senator", "geologist", "photographer", "accountant", "veterinarian", "poet", "dietitian", "secretary",
+)  # fmt: skip
+# The same for sports and descriptions.
+VALIDATION_OTHERS = (
+    "fencing player", "skiing player", "running player", "ambitious person", "happy person", "quiet person",
+)  # fmt: skip
+TEST_OTHERS = (
     "tennis player", "skating player", "golf player", "diving player", "cricket player", "surfing player",
     "climbing player", "hockey player",
     "calm person", "generous person", "gentle person", "honest person", "patient person", "shy person",
@@ -175,7 +179,8 @@ def _race_shares(name: str, shift: float) -> tuple[float, float, float, float]:
 def _make(name: str, kind: str, look: Look, pull: float, shift: float = 0.0) -> Concept:
     noise = 0.5 * (_unit(name, "male") - 0.5)
     male = min(0.93, max(0.07, 1 / (1 + math.exp(-(pull + noise)))))
-    split = "validation" if name in VALIDATION else "test" if name in TEST else "train"
+    held_out = dict.fromkeys(VALIDATION + VALIDATION_OTHERS, "validation") | dict.fromkeys(TEST + TEST_OTHERS, "test")
+    split = held_out.get(name, "train")
     old = 0.12 + 0.30 * _unit(name, "old")
     return Concept(name, kind, split, look, male, _race_shares(name, shift), old)
 
