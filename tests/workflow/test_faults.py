@@ -28,6 +28,11 @@ def jobs_of(process: int) -> list[int]:
     return [int(pid) for pid, group, command in rows if int(group) == process and ".snakemake/scripts" in command]
 
 
+def heed_interrupts() -> None:
+    """In a process to be: what is started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("victim", ["workflow", "job"])
 def test_stopped_again_and_again(tmp_path: Path, victim: str) -> None:
     undisturbed = copy_project(tmp_path / "undisturbed" / "distalign")
@@ -42,17 +47,25 @@ def test_stopped_again_and_again(tmp_path: Path, victim: str) -> None:
         with (
             (project / "log.txt").open("w") as log,
             subprocess.Popen(
-                command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=project,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=heed_interrupts,
             ) as process,
         ):
-            time.sleep(moments.uniform(8, 30))
-            if process.poll() is None:
+            while process.poll() is None and not jobs_of(process.pid):
+                time.sleep(0.2)
+            time.sleep(moments.uniform(0, 12))
+            jobs = jobs_of(process.pid)
+            if process.poll() is None and jobs:
                 hits += 1
                 if victim == "workflow":
                     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
                 else:
-                    for job in jobs_of(process.pid)[:1]:
-                        os.kill(job, signal.SIGKILL)
+                    os.kill(jobs[0], signal.SIGKILL)
             process.wait()
     assert hits >= 3
     result = snakemake(project, *SMOKE)
