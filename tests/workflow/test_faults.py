@@ -56,11 +56,11 @@ def test_stopped_again_and_again(tmp_path: Path, victim: str) -> None:
                 preexec_fn=heed_interrupts,
             ) as process,
         ):
-            while process.poll() is None and not jobs_of(process.pid):
-                time.sleep(0.2)
-            time.sleep(moments.uniform(0, 12))
-            jobs = jobs_of(process.pid)
-            if process.poll() is None and jobs:
+            for pause in (0, moments.uniform(0, 12)):
+                time.sleep(pause)
+                while not (jobs := jobs_of(process.pid)) and process.poll() is None:
+                    time.sleep(0.1)
+            if jobs:
                 hits += 1
                 if victim == "workflow":
                     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
