@@ -23,8 +23,8 @@ def tables(project: Path) -> dict[str, bytes]:
 
 
 def jobs_of(process: int) -> list[int]:
-    """Processes below a process that run a script of the workflow, oldest first."""
-    listed = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True).stdout
+    """Processes below a process that run a script of the workflow, oldest first (ww: however narrow the terminal)."""
+    listed = subprocess.run(["ps", "-wweo", "pid,pgid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     return [int(pid) for pid, group, command in rows if int(group) == process and ".snakemake/scripts" in command]
 
