@@ -37,6 +37,7 @@ rule render_table:
         bias=lambda job: per_run("bias", evaluated([job.table])),
         classified=lambda job: per_run("classified", evaluated([job.table])),
         quality=lambda job: quality_of([job.table]) if shows_quality(job.table) else [],
+        costs=lambda job: per_run("cost", evaluated([job.table])) if shows_costs(job.table) else [],
         train_logs=lambda job: logs_of(job.table) if SECONDS in STUDY.tables[job.table].columns else [],
     output:
         parquet="results/{preset}/tables/{table}.parquet",

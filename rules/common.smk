@@ -14,7 +14,8 @@ if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --s
     os.environ.update(PYTHONPATH=str(ROOT / "lib"))
 
 from distalign.config.figures import figure_images, figure_logs
-from distalign.config.metrics import QUALITY, SECONDS
+from distalign.config.methods import METHODS
+from distalign.config.metrics import INFERENCE_COST, INFERENCE_SECONDS, QUALITY, SECONDS
 from distalign.config.gradient_studies import early_spec
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.study import load_study
@@ -32,8 +33,15 @@ except UserError as error:
 PRESET = config["preset"]
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
-TRAINED = [(run, seed) for run in STUDY.runs if STUDY.trained(run) for seed in STUDY.all_seeds(run)]
-PLANS = {STUDY.plan_id(run, seed): (run, seed) for run, seed in TRAINED}
+ADAPTED = [run for run in STUDY.runs if STUDY.adapted(run)]
+FINETUNED = [run for run in ADAPTED if STUDY.finetuned(run)]
+FITTED = [run for run in ADAPTED if run not in FINETUNED]
+PLANS = {STUDY.plan_id(run, seed): (run, seed) for run in FINETUNED for seed in STUDY.all_seeds(run)}
+LOOKING = {
+    "clip": f"results/{PRESET}/encoders/training/clip",
+    "dino": f"results/{PRESET}/encoders/training/dino",
+    "face_embedding": f"results/{PRESET}/face_embedding",
+}
 REFERENCES = {STUDY.reference_id(it): it for it in STUDY.evaluations if STUDY.preset.quality}
 FIGURES_FROM = {
     "images": ["contact_sheet"],
@@ -102,9 +110,14 @@ def shows_quality(table):
     return not set(QUALITY).isdisjoint(STUDY.tables[table].columns)
 
 
+def shows_costs(table):
+    """Whether a table has a column of what generating costs."""
+    return not {INFERENCE_COST, INFERENCE_SECONDS}.isdisjoint(STUDY.tables[table].columns)
+
+
 def logs_of(table):
-    """The training logs of a table's rows."""
-    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated([table]) if STUDY.trained(run))
+    """The logs of the finetuning or fitting behind a table's rows."""
+    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated([table]) if run in ADAPTED)
     return [f"results/{PRESET}/runs/{run}/{seed}/train_log.parquet" for run, seed in keys]
 
 
@@ -144,7 +157,7 @@ def train_logs(figure):
 
 def run_provenance():
     """Where the adapters come from that the paper's tables show."""
-    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated(PAPER) if STUDY.trained(run))
+    keys = dict.fromkeys((run, seed) for run, seed, _ in evaluated(PAPER) if run in ADAPTED)
     return [f"results/{PRESET}/runs/{run}/{seed}/provenance.json" for run, seed in keys]
 
 
@@ -156,15 +169,26 @@ def report_pages():
 
 def original_images(job):
     """The original's images of the same noise, which similarity is measured to; none for the original itself."""
-    mine = [run for run in STUDY.runs if not STUDY.trained(run)]
+    mine = [run for run in STUDY.runs if run not in ADAPTED]
     if job.run in mine or not mine:
         return []
     return f"results/{PRESET}/images/{mine[0]}/{job.seed}/{job.evaluation}.parquet"
 
 
 def adapter(job):
-    """The adapter of a run; none for the model as it is."""
-    return "results/{preset}/runs/{run}/{seed}/adapter" if STUDY.trained(job.run) else []
+    """The adapter of a run, or what another method fitted; none for the model as it is."""
+    return "results/{preset}/runs/{run}/{seed}/adapter" if job.run in ADAPTED else []
+
+
+def looking(kind):
+    """What looks at images while a method samples; nothing for most methods."""
+
+    def files(job):
+        if not METHODS[STUDY.runs[job.run].method].looks:
+            return []
+        return LOOKING[kind] if kind in LOOKING else loss_classifier(job.run)
+
+    return files
 
 
 def loss_classifier(run):

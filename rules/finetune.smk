@@ -1,4 +1,5 @@
-# What the frozen model makes of the training prompts and noises, once per plan; then one adapter per run and seed.
+# What the frozen model makes of the training prompts and noises, once per plan; then one adapter per run and seed, or
+# what a method that is not finetuned fits.
 
 
 rule compute_originals:
@@ -32,6 +33,8 @@ rule compute_originals:
 
 
 rule finetune:
+    wildcard_constraints:
+        run=one_of(FINETUNED),
     input:
         prompts=lambda job: STUDY.prompt_files(job.run),
         backbone="results/{preset}/backbone",
@@ -65,3 +68,36 @@ rule finetune:
         "Finetuning {wildcards.run}, seed {wildcards.seed}"
     script:
         "../workflow_scripts/finetune.py"
+
+
+rule fit_method:
+    wildcard_constraints:
+        run=one_of(FITTED),
+    input:
+        prompts=lambda job: STUDY.prompt_files(job.run),
+        backbone="results/{preset}/backbone",
+        classifier=lambda job: loss_classifier(job.run),
+        **LOOKING,
+    output:
+        spec="results/{preset}/runs/{run}/{seed}/spec.json",
+        adapter=directory("results/{preset}/runs/{run}/{seed}/adapter"),
+        train_log="results/{preset}/runs/{run}/{seed}/train_log.parquet",
+        provenance="results/{preset}/runs/{run}/{seed}/provenance.json",
+    log:
+        "results/{preset}/logs/fit_method/{run}/{seed}.log",
+    benchmark:
+        "results/{preset}/benchmarks/fit_method/{run}/{seed}.tsv"
+    conda:
+        "../envs/distalign.yaml"
+    threads: STUDY.preset.job.threads
+    resources:
+        gpu=STUDY.preset.job.gpu,
+        mem_mb=32000,
+        runtime=1440,
+    params:
+        spec=lambda job: Spec(STUDY.fit_spec(job.run, int(job.seed))),
+        version=STAGES["fit"],
+    message:
+        "Fitting {wildcards.run}, seed {wildcards.seed}"
+    script:
+        "../workflow_scripts/fit_method.py"

@@ -6,8 +6,13 @@ rule generate_images:
         prompts=lambda job: STUDY.prompt_file(job.evaluation),
         backbone="results/{preset}/backbone",
         adapter=adapter,
+        classifier=looking("classifier"),
+        clip=looking("clip"),
+        dino=looking("dino"),
+        face_embedding=looking("face_embedding"),
     output:
         images="results/{preset}/images/{run}/{seed}/{evaluation}.parquet",
+        cost="results/{preset}/cost/{run}/{seed}/{evaluation}.parquet",
     log:
         "results/{preset}/logs/generate_images/{run}/{seed}/{evaluation}.log",
     benchmark:

@@ -13,5 +13,5 @@ snakemake: Snakemake
 
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
-    results = collect_results(files.bias, files.classified, spec["read"], quality_files=files.quality)
+    results = collect_results(files.bias, files.classified, spec["read"], measured=files.quality)
     write_table(Path(snakemake.output.results), results, RESULTS, collect("results", spec))

@@ -14,7 +14,8 @@ snakemake: Snakemake
 
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
-    results = collect_results(files.bias, files.classified, spec["read"], spec.get("target"), files.quality)
+    measured = [*files.quality, *files.costs]
+    results = collect_results(files.bias, files.classified, spec["read"], spec.get("target"), measured)
     seconds = training_seconds(spec["rows"], map(Path, files.train_logs))
     table = build_table(snakemake.wildcards.table, spec, pa.concat_tables([results, seconds]))
     write_table_files(table, map(Path, snakemake.output), collect("tables", spec))

@@ -9,4 +9,11 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "race": ("wmelh", "asian", "black", "indian"),
     "age": ("young", "old"),
 }
+# The word a prompt says for a class. "white" stands for the paper's group of white, Middle Eastern and Latino-Hispanic
+# perceived faces (wmelh).
+WORDS: dict[str, dict[str, str]] = {
+    "gender": {"female": "female", "male": "male"},
+    "race": {"wmelh": "white", "asian": "asian", "black": "black", "indian": "indian"},
+    "age": {"young": "young", "old": "old"},
+}
 READER = "reader"  # the independent reader's name among the classifiers

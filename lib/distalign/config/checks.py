@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.expansion import Run
 from distalign.config.fingerprint import fingerprint
 from distalign.config.loading import count_concepts
-from distalign.config.methods import METHODS, UNCHANGED
+from distalign.config.methods import METHODS, UNCHANGED, is_finetuned
 from distalign.config.metrics import attributes_of, metric_names, split_column
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
-from distalign.config.problems import ABSENT, Path, Problems
+from distalign.config.problems import ABSENT, Path, Problems, nearest
 from distalign.config.specs import run_meaning
 
 Finding = tuple[Path, str]
@@ -25,7 +27,8 @@ def check_run(run: Run, preset: Preset, prompts: Prompts, problems: Problems) ->
     if settings.method not in METHODS:
         problems.unknown(*run.place(("method",)), "no method of this name", settings.method, METHODS)
     elif settings.method != UNCHANGED:
-        found = [*_training(settings), *_prompt_sets(settings, prompts), *_classifier(settings, preset)]
+        own = _training if is_finetuned(settings.method) else _settings
+        found = [*_aligned(settings), *own(settings), *_prompt_sets(settings, prompts), *_classifier(settings, preset)]
         for path, message in found:
             problems.add(*run.place(path), f"{message}{run.inherited(path)}", _value(settings, path))
         if unknown := [name for name in settings.prompt_sets if name not in preset.prompts]:
@@ -42,17 +45,45 @@ def _prompt_sets(settings: RunSettings, prompts: Prompts) -> Iterator[Finding]:
             if (split == "train" and missing) or len(missing) == len(names):
                 yield ("prompt_sets",), f"prompt set '{missing[0]}' has no {split} split"
                 return
+        if not is_finetuned(settings.method):
+            return
         count = sum(count_concepts(splits["train"]["concepts"]) for splits in known)
         if settings.prompts_per_step > count:
             yield ("prompts_per_step",), f"more than the {count} prompts to finetune on"
+
+
+def _aligned(settings: RunSettings) -> Iterator[Finding]:
+    if not settings.align:
+        yield ("align",), f"a run of method '{settings.method}' needs an attribute to align"
+
+
+def _settings(settings: RunSettings) -> Iterator[Finding]:
+    """Settings of a method that is not finetuned, and the values it is to choose from."""
+    method = METHODS[settings.method]
+    listed: list[tuple[Path, Any]] = [(("settings", name), value) for name, value in settings.settings.items()]
+    for name, values in settings.search.items():
+        listed += [(("search", name, index), value) for index, value in enumerate(values)]
+    for path, value in listed:
+        name = str(path[1])
+        if name not in method.settings:
+            yield path[:2], f"method '{settings.method}' has no such setting{nearest(name, method.settings)}"
+            continue
+        try:
+            method.model().model_validate({name: value})
+        except ValidationError as error:
+            yield path, error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+    for name in settings.search.keys() & settings.settings.keys():
+        yield ("search", name), "is also given in settings; say it in one place"
+    if not method.takes_target:
+        for attribute, shares in settings.align.items():
+            if len(set(shares.values())) > 1:
+                yield ("align", attribute), f"method '{settings.method}' cannot be given a target other than uniform"
 
 
 def _training(settings: RunSettings) -> Iterator[Finding]:
     images, prompts = settings.images_per_step, settings.prompts_per_step
     if images % prompts:
         yield ("images_per_step",), f"not divisible by prompts_per_step: {prompts}"
-    if not settings.align:
-        yield ("align",), f"a run of method '{settings.method}' needs an attribute to align"
     if len(set(settings.train)) < len(settings.train):
         yield ("train",), "the same part is listed twice"
     if "prompt_prefix" in settings.train and len(settings.train) > 1:
@@ -61,6 +92,9 @@ def _training(settings: RunSettings) -> Iterator[Finding]:
         yield ("prefix_tokens",), "needed to train a prompt_prefix"
     if set(settings.train) - {"prompt_prefix"} and settings.rank is None:
         yield ("rank",), f"needed to train {' and '.join(settings.train)}"
+    for key in ("settings", "search"):
+        if getattr(settings, key):
+            yield (key,), f"method '{settings.method}' has no settings of its own; its keys stand in the run"
     gradient = settings.gradient
     if gradient.damping is not None and gradient.weights != "exact":
         yield ("gradient", "damping"), f"only for weights: exact, not {gradient.weights}"

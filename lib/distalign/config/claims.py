@@ -9,7 +9,7 @@ from distalign.config import files
 from distalign.config.attributes import READER
 from distalign.config.expansion import Run
 from distalign.config.loading import salvage
-from distalign.config.methods import UNCHANGED
+from distalign.config.methods import is_finetuned
 from distalign.config.metrics import attributes_of, metric_names
 from distalign.config.models import EvaluationSettings, Preset
 from distalign.config.models.claims import Claim, Claims, Quantity, ResultCheck, StudyCheck, TrainingCheck
@@ -41,7 +41,7 @@ def load_claims(
     claims = loaded.claims if loaded else {}
     for path, check in _checks(claims):
         trained = runs.get(check.training) if isinstance(check, TrainingCheck) else None
-        if trained is not None and trained.settings.method == UNCHANGED:
+        if trained is not None and not is_finetuned(trained.settings.method):
             message = "this run is not trained, so there is no log of its losses"
             problems.add(CLAIMS_FILE, (*path, "training"), message, check.training)
         if isinstance(check, ResultCheck):

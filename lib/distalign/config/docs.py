@@ -1,6 +1,6 @@
-"""The JSON schema and the reference page of the configuration, generated from the models.
+"""The JSON schema and the reference pages of configuration and methods, generated from the models.
 
-`python -m distalign.config.docs --write` makes both, `--check` fails when the files differ from the models.
+`python -m distalign.config.docs --write` makes them, `--check` fails when the files differ from the models.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
+from distalign.config.method_docs import methods_page
 from distalign.config.methods import METHODS
 from distalign.config.metrics import metric_names
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
@@ -19,6 +20,7 @@ from distalign.config.models.claims import Claims
 
 SCHEMA_FILE = "docs/config.schema.json"
 PAGE_FILE = "docs/configuration.md"
+METHODS_FILE = "docs/methods.md"
 COMMAND = "python -m distalign.config.docs"
 WHOLE = {"Run": "RunSettings", "RunDefaults": "RunSettings", "Evaluation": "EvaluationSettings"}  # of partial models
 INTRODUCTION = """\
@@ -40,10 +42,10 @@ tables:
       - {{run: {{from: ours_gender, rank: 8}}, label: "rank 8"}}   # a whole new ablation: this line
 ```
 
-A setting is looked for in the run, then in the runs it is `from`, then in the preset's `by_trained` for the parts the
-run trains, then in its `by_attributes` for the attributes the run aligns, then in its `defaults`. Mappings are merged
-key by key, except `align` and a `gradient` that names its `weights`, which are replaced. Names use letters, digits,
-`.`, `_` and `-`. A preset that starts `from: mini` changes what it says of `mini`.
+A setting is looked for in the run, then in the runs it is `from`, then in the preset's `by_method` for the run's
+method, in its `by_trained` for the parts the run trains, in its `by_attributes` for the attributes it aligns, and in
+its `defaults`. Mappings are merged key by key, except `align` and a `gradient` that names its `weights`, which are
+replaced. Names use letters, digits, `.`, `_` and `-`. A preset that starts `from: mini` changes what it says of `mini`.
 
 `python -m distalign.config check` prints every problem of the configuration, `--preset all` for every preset. Editors
 that know JSON schemas can use `docs/config.schema.json` for config.yaml, its `$defs/Preset` for presets without `from`.
@@ -74,8 +76,8 @@ def page() -> str:
         "An entry of `runs:` also has `from` (the run it starts from) and `seeds` (instead of the config's). What is "
         "required may come from there or from the preset.\n",
         *_tables("RunSettings", definitions, shown),
-        "Methods:\n",
-        *(f"- `{name}`: {description}" for name, description in METHODS.items()),
+        "Methods, with their own `settings`: [methods](methods.md).\n",
+        *(f"- `{name}`: {method.summary}" for name, method in METHODS.items()),
         "\n## Presets\n",
         *_tables("Preset", definitions, shown),
         "## Claims\n",
@@ -160,7 +162,11 @@ def _line(text: str) -> str:
 
 def render() -> dict[str, str]:
     """The generated files: path -> content."""
-    return {SCHEMA_FILE: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", PAGE_FILE: page()}
+    return {
+        SCHEMA_FILE: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
+        PAGE_FILE: page(),
+        METHODS_FILE: methods_page(COMMAND),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

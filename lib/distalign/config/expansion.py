@@ -9,12 +9,13 @@ from pydantic import ValidationError
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.config.fingerprint import fingerprint
-from distalign.config.methods import UNCHANGED
+from distalign.config.methods import UNCHANGED, is_finetuned
 from distalign.config.models import Config, Preset, RunSettings
 from distalign.config.models.run import Part
 from distalign.config.problems import Path, Problems
 
 LONGEST_NAME = 90
+OF_METHODS = {"method", "align", "settings", "search", "prompt_sets", "classifier", "validation_images"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Expansion:
         for layer in reversed(layers):
             merged = merge(merged, layer.settings)
         seeds = next((layer.settings["seeds"] for layer in chain if layer.settings.get("seeds")), self.config.seeds)
-        self._refuse_settings_of_the_original(merged, chain)
+        self._refuse_settings_without_meaning(merged, chain)
         try:
             settings = RunSettings.model_validate({key: merged[key] for key in merged.keys() - {"from", "seeds"}})
         except ValidationError as error:
@@ -113,7 +114,10 @@ class Expansion:
         return Run(name, settings, tuple(seeds), tuple(layers))
 
     def _of_the_preset(self, chain: list[Layer]) -> Iterator[Layer]:
-        """What the preset says of runs that train the same parts, then of runs that align the same attributes."""
+        """What the preset says of runs of the method, that train the same parts, and that align the same attributes."""
+        method = next((layer.settings["method"] for layer in chain if layer.settings.get("method")), None)
+        if method in self.preset.by_method:
+            yield Layer(self.preset_file, ("by_method", method), self.preset.by_method[method])
         trained = next((layer.settings["train"] for layer in chain if layer.settings.get("train")), ["text_encoder"])
         aligned: Mapping[str, Any] = next(
             (layer.settings["align"] for layer in chain if layer.settings.get("align")), {}
@@ -146,12 +150,16 @@ class Expansion:
             layers.append(Layer(self.config_file, ("runs", base), self.config.runs[base]))
         return layers
 
-    def _refuse_settings_of_the_original(self, merged: Mapping[str, Any], chain: list[Layer]) -> None:
-        if merged.get("method") != UNCHANGED:
+    def _refuse_settings_without_meaning(self, merged: Mapping[str, Any], chain: list[Layer]) -> None:
+        method = str(merged.get("method"))
+        if is_finetuned(method):
             return
+        allowed, why = OF_METHODS, "which is not finetuned by this trainer"
+        if method == UNCHANGED:
+            allowed, why = {"method"}, "which changes nothing"
         for layer in chain:
-            for key in layer.settings.keys() - {"method", "from", "seeds"}:
-                message = f"has no meaning for method '{UNCHANGED}', which changes nothing"
+            for key in layer.settings.keys() - allowed - {"from", "seeds"}:
+                message = f"has no meaning for method '{method}', {why}"
                 self.problems.add(layer.file, (*layer.path, key), message, layer.settings[key])
 
     def _add_incomplete(self, error: ValidationError, layers: list[Layer]) -> None:

@@ -152,7 +152,7 @@ def figure_logs(study: "Study", name: str) -> list[tuple[str, int]]:
     """The trainings a figure shows, as (run, seed)."""
     figure = study.figures[name]
     runs = figure.runs if isinstance(figure, TrainingCurves) else []
-    return [(run, seed) for run in runs if study.trained(run) for seed in study.seeds(run)]
+    return [(run, seed) for run in runs if study.finetuned(run) for seed in study.seeds(run)]
 
 
 def _labels(study: "Study", figure: RunFigure) -> dict[str, str]:

@@ -5,8 +5,12 @@ from itertools import combinations
 from distalign.config.attributes import ATTRIBUTES
 
 QUALITY = ("kid", "fd_dino")  # of all images of a run together, not per prompt
-SECONDS = "seconds"  # of finetuning; of the machine, so only in tables that ask for it
-PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY, SECONDS)
+SECONDS = "seconds"  # of finetuning or fitting
+INFERENCE_COST = "inference_cost"  # evaluations of the U-Net per image, relative to plain sampling
+INFERENCE_SECONDS = "inference_seconds"  # per image
+COSTS = (SECONDS, INFERENCE_COST, INFERENCE_SECONDS)  # partly of the machine, so only in tables that ask for them
+TAKES_TARGET = "takes_target"  # whether the method can be given any target distribution
+PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY, *COSTS, TAKES_TARGET)
 
 
 def attribute_sets() -> list[str]:

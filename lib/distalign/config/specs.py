@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from distalign.config.methods import UNCHANGED
+from distalign.config.methods import METHODS, UNCHANGED, is_finetuned
 from distalign.config.models import RunSettings
 from distalign.config.models.run import OCCUPATIONS, Part
 
@@ -16,7 +16,9 @@ def run_meaning(settings: RunSettings) -> dict[str, Any]:
     """
     if settings.method == UNCHANGED:
         return {"method": UNCHANGED}
-    meaning = settings.model_dump(exclude_none=True)
+    if not is_finetuned(settings.method):
+        return _method_meaning(settings)
+    meaning = settings.model_dump(exclude_none=True, exclude={"settings", "search"})
     meaning["train"] = [part for part in get_args(Part) if part in settings.train]
     if not LORA_PARTS & set(settings.train):
         meaning.pop("rank", None)
@@ -33,6 +35,30 @@ def run_meaning(settings: RunSettings) -> dict[str, Any]:
         meaning.pop("prompt_sets")
     if settings.validate_every is None:
         meaning.pop("validation_images", None)
+    return meaning
+
+
+def measures(settings: RunSettings) -> bool:
+    """Whether fitting a method looks at images."""
+    return METHODS[settings.method].measures or bool(settings.search)
+
+
+def _method_meaning(settings: RunSettings) -> dict[str, Any]:
+    """Of a method that is not finetuned: its own settings, complete, and where they are searched."""
+    method = METHODS[settings.method]
+    own = {name: it.default for name, it in method.settings.items()} | settings.settings
+    meaning: dict[str, Any] = {
+        "method": settings.method,
+        "version": method.version,
+        "align": settings.align,
+        "settings": {name: value for name, value in own.items() if name not in settings.search},
+    }
+    if settings.search:
+        meaning["search"] = settings.search
+    if measures(settings):
+        meaning |= {"classifier": settings.classifier, "validation_images": settings.validation_images}
+    if settings.prompt_sets != [OCCUPATIONS]:
+        meaning["prompt_sets"] = settings.prompt_sets
     return meaning
 
 

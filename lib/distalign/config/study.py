@@ -15,12 +15,13 @@ from distalign.config.figures import FigureChecks, figure_spec
 from distalign.config.fingerprint import fingerprint
 from distalign.config.gradient_studies import complete_studies, gradient_study_spec
 from distalign.config.loading import load_paper_numbers, load_preset, prompt_splits, salvage
-from distalign.config.methods import UNCHANGED
+from distalign.config.methods import METHODS, UNCHANGED, is_finetuned
+from distalign.config.metrics import TAKES_TARGET
 from distalign.config.models import Config, EvaluationSettings, Figure, GradientStudy, Preset, RunSettings
 from distalign.config.models.claims import Claim
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.problems import ConfigError, Problems
-from distalign.config.specs import drop_none, run_meaning
+from distalign.config.specs import drop_none, measures, run_meaning
 from distalign.config.tables import Table, TableResolution
 
 CONFIG_FILE = "config.yaml"
@@ -56,15 +57,19 @@ class Study:
         asked = [row.seeds for table in self.tables.values() for row in table.rows if row.run == run]
         return list(dict.fromkeys(seed for seeds in (self.expanded[run].seeds, *asked) for seed in seeds))
 
-    def trained(self, run: str) -> bool:
-        """Whether a run has an adapter."""
+    def adapted(self, run: str) -> bool:
+        """Whether a run has something to sample with beside the model: an adapter, or another method's."""
         return self.expanded[run].settings.method != UNCHANGED
+
+    def finetuned(self, run: str) -> bool:
+        """Whether a run is finetuned by the trainer."""
+        return is_finetuned(self.expanded[run].settings.method)
 
     def finetune_spec(self, run: str, seed: int) -> dict[str, Any]:
         """What an adapter depends on: settings that matter to it, its plan, and the world they act in."""
         settings = self.expanded[run].settings
         meaning = run_meaning(settings)
-        if not self.trained(run):
+        if not self.finetuned(run):
             return meaning
         return drop_none(
             {
@@ -74,6 +79,24 @@ class Study:
                 "validation_prompts": self._prompts(settings, "validation") if settings.validate_every else None,
                 "bank": self._faces_used(self.preset.bank),
                 "micro_batch": self.preset.micro_batch.model_dump(),
+            }
+        )
+
+    def fit_spec(self, run: str, seed: int) -> dict[str, Any]:
+        """What fitting a method that is not finetuned depends on. Sampling is as in the evaluations."""
+        settings, preset = self.expanded[run].settings, self.preset
+        split = run_meaning(settings)["settings"].get("fit_on", "train")
+        looks = self._looking(settings.classifier) if measures(settings) else {}
+        return drop_none(
+            {
+                **run_meaning(settings),
+                "seed": seed,
+                "prompts": self._prompts(settings, split),
+                "validation_prompts": self._prompts(settings, "validation") if settings.search else None,
+                **{key: preset.evaluation[key] for key in ("sampler_steps", "guidance")},
+                **self._generator(),
+                **looks,
+                "micro_batch": preset.micro_batch.model_dump(),
             }
         )
 
@@ -93,10 +116,7 @@ class Study:
                 "sampler_steps": settings.sampler_steps,
                 "guidance": settings.guidance,
                 **self._generator(),
-                **self._faces_in_images(),
-                "classifier": self.classifier_spec(settings.classifier),
-                "encoders": preset.encoders.training.model_dump(),
-                "face_embedding": preset.face_embedding.model_dump(),
+                **self._looking(settings.classifier),
                 "micro_batch": preset.micro_batch.model_dump(),
             }
         )
@@ -106,12 +126,16 @@ class Study:
         return fingerprint(self.plan_spec(run, seed))[:12]
 
     def image_spec(self, run: str, seed: int, evaluation: str) -> dict[str, Any]:
-        """What generated images depend on. `adapter`: method, trained parts and fingerprint of the finetuning."""
+        """What generated images depend on. `adapter`: method, trained parts and fingerprint of finetuning or fit."""
         settings, how = self.expanded[run].settings, self.evaluations[evaluation]
-        adapter = {"method": settings.method}
-        if self.trained(run):
+        adapter, looks = {"method": settings.method}, {}
+        if self.finetuned(run):
             finetuning = self.finetune_spec(run, seed)
-            adapter = {"method": settings.method, "train": finetuning["train"], "fingerprint": fingerprint(finetuning)}
+            adapter |= {"train": finetuning["train"], "fingerprint": fingerprint(finetuning)}
+        elif self.adapted(run):
+            adapter["fingerprint"] = fingerprint(self.fit_spec(run, seed))
+            if METHODS[settings.method].looks:
+                looks = {"align": settings.align, **self._looking(settings.classifier)}
         return drop_none(
             {
                 "seed": seed,
@@ -122,6 +146,7 @@ class Study:
                 "sampler_steps": how.sampler_steps,
                 "guidance": how.guidance,
                 **self._generator(),
+                **looks,
                 "micro_batch": self.preset.micro_batch.model_dump(),
             }
         )
@@ -179,8 +204,10 @@ class Study:
     def table_spec(self, table: str) -> dict[str, Any]:
         """A table with its rows: labels, runs, seeds, the classifier bias is read by, the paper's numbers."""
         spec = self.tables[table]
+        flags = TAKES_TARGET in spec.columns
         rows = [
             {
+                "takes_target": METHODS[self.runs[row.run].method].takes_target if flags else None,
                 "run": row.run,
                 "seeds": list(row.seeds),
                 "evaluation": row.evaluation,
@@ -260,6 +287,16 @@ class Study:
 
     def _faces_in_images(self) -> dict[str, Any]:
         return {"detector": self.preset.detector.model_dump(), "chip": self.preset.chip.model_dump()}
+
+    def _looking(self, classifier: str) -> dict[str, Any]:
+        """What looks at images while a method learns."""
+        preset = self.preset
+        return {
+            **self._faces_in_images(),
+            "classifier": self.classifier_spec(classifier),
+            "encoders": preset.encoders.training.model_dump(),
+            "face_embedding": preset.face_embedding.model_dump(),
+        }
 
     def _faces_used(self, user: Any) -> dict[str, Any] | None:
         return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces)}

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distalign.diffusion.adapters import load_adapter
-from distalign.diffusion.pipeline import load_generator
-from distalign.diffusion.sampler import generate
+from distalign.diffusion.intervention import Batch, Intervention, render
+from distalign.diffusion.pipeline import Pipeline
 from distalign.prompts import load_prompts
 from distalign.store.parquet import IMAGES, ParquetWriter, image_cells
 from distalign.store.provenance import collect
@@ -19,9 +20,22 @@ from distalign.store.seeds import stable_seed
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What generating took, per image: the U-Net's evaluations relative to plain sampling, and seconds."""
+
+    images: int
+    evaluations: float
+    seconds: float
+
+
 def generate_images(
-    spec: Mapping[str, Any], prompts: Path, backbone: Path, adapter: Path | None, output: Path, device: torch.device
-) -> None:
+    spec: Mapping[str, Any],
+    prompts: Path,
+    inputs: Mapping[str, Path],
+    load: Callable[[], tuple[Pipeline, Intervention]],
+    output: Path,
+) -> Cost:
     """Generate every image of an evaluation and write them with schema IMAGES, prompts in the order of the file.
 
     An image's noise depends on the seed, its prompt and its index only, so that all methods start from the same.
@@ -29,40 +43,52 @@ def generate_images(
     Args:
         spec: What `Study.image_spec` says.
         prompts: The prompt set.
-        backbone: The pipeline's directory.
-        adapter: The adapter's directory; None for the model as it is.
+        inputs: The files behind `load`, for provenance.
+        load: Gives the model, and what a method does while it samples.
         output: Where to write.
-        device: Where to compute.
 
     Raises:
-        UserError: unreadable prompts, model or adapter.
+        UserError: unreadable prompts, or whatever `load` raises.
     """
-    pipeline = load_generator(backbone, spec, device)
-    if adapter is not None:
-        load_adapter(pipeline, adapter)
-    inputs = {"prompts": prompts, "backbone": backbone, **({"adapter": adapter} if adapter else {})}
+    pipeline, intervention = load()
+    inputs = {"prompts": prompts, **inputs}
     seed, batch = spec["seed"], spec["micro_batch"]["sample"]
     wanted = [(p, i) for p in load_prompts(prompts).split(spec["split"]) for i in range(spec["images_per_prompt"])]
     started = time.monotonic()
-    with ParquetWriter(output, IMAGES, collect("generate", spec, inputs, {"noise": seed})) as writer:
+    steps, guidance = spec["sampler_steps"], spec["guidance"]
+    provenance = collect("generate", spec, inputs, {"noise": seed})
+    with _counting(pipeline) as evaluations, ParquetWriter(output, IMAGES, provenance) as writer:
         for start in range(0, len(wanted), batch):
             part = wanted[start : start + batch]
             seeds = [stable_seed(seed, "evaluation", prompt.id, index) for prompt, index in part]
-            texts = [prompt.text for prompt, _ in part]
-            steps, guidance = spec["sampler_steps"], spec["guidance"]
-            images = generate(pipeline, texts, seeds, steps, guidance, batch, spec["text_padding"])
+            own = [prompt for prompt, _ in part]
+            together = Batch(own, [index for _, index in part], spec["images_per_prompt"], seed)
+            images = render(pipeline, intervention, together, seeds, steps, guidance, spec["text_padding"])
             names = [f"{prompt.id}-{index:04d}" for prompt, index in part]
             writer.write(
                 {
                     "image_id": names,
-                    "prompt_id": [prompt.id for prompt, _ in part],
-                    "prompt": texts,
+                    "prompt_id": [prompt.id for prompt in own],
+                    "prompt": [prompt.text for prompt in own],
                     "index": [index for _, index in part],
                     "noise_seed": seeds,
                     "image": image_cells(_pixels(images), [f"{name}.png" for name in names]),
                 }
             )
             log.info("images %d/%d, %.1f s", start + len(part), len(wanted), time.monotonic() - started)
+    plain = len(wanted) * steps * (1 if guidance == 1 else 2)
+    return Cost(len(wanted), sum(evaluations) / plain, (time.monotonic() - started) / len(wanted))
+
+
+@contextmanager
+def _counting(pipeline: Pipeline) -> Iterator[list[int]]:
+    """The number of images in each call of the U-Net."""
+    calls: list[int] = []
+    hook = pipeline.unet.register_forward_pre_hook(lambda module, arguments: calls.append(len(arguments[0])))
+    try:
+        yield calls
+    finally:
+        hook.remove()
 
 
 def _pixels(images: torch.Tensor) -> list[Any]:

@@ -1,6 +1,6 @@
 """The sampling loop all methods share: per-image conditioning, guidance as one doubled batch, stored latents."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,13 +49,16 @@ def predict_noise(
     """
     if guidance == 1:
         half = len(latents)
-        return _unet(pipeline, latents, timesteps, states[half:], None if mask is None else mask[half:])
+        return evaluate_unet(pipeline, latents, timesteps, states[half:], None if mask is None else mask[half:])
     doubled = timesteps if timesteps.ndim == 0 else timesteps.repeat(2)
-    empty, conditional = _unet(pipeline, latents.repeat(2, 1, 1, 1), doubled, states, mask).chunk(2)
+    empty, conditional = evaluate_unet(pipeline, latents.repeat(2, 1, 1, 1), doubled, states, mask).chunk(2)
     return empty + guidance * (conditional - empty)
 
 
-def _unet(pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None) -> Tensor:
+def evaluate_unet(
+    pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None
+) -> Tensor:
+    """The U-Net's output (n, C, h, w) for latents (n, C, h, w), timesteps () or (n,), states (n, L, D)."""
     with pipeline.precision():
         output = pipeline.unet(
             latents.to(pipeline.dtype),
@@ -78,6 +81,7 @@ def sample(
     keep: bool = False,
     graph_steps: Collection[int] = (),
     through_latents: bool = False,
+    score: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> Rollout:
     """Sample with DPM-Solver++ 2M from noise (B, C, h, w), image b conditioned on prompt `prompt_index[b]`.
 
@@ -85,6 +89,8 @@ def sample(
     input latent is detached, so the graphs of different steps are independent of each other; it collects a gradient
     only with `through_latents`. With `keep`, the input latents of every step are returned. `micro_batch` images are
     sampled together.
+
+    `score(i, latents, timestep)` predicts in the place of `predict_noise`; then all images are one micro-batch.
     """
     schedule = build_schedule(pipeline.scheduler_config, steps)
     device = pipeline.device
@@ -104,7 +110,10 @@ def sample(
             kept = i in graph_steps
             leaf = z.detach().requires_grad_(kept and through_latents)
             with torch.set_grad_enabled(kept):
-                output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
+                if score is not None:
+                    output = score(i, leaf, timesteps[i])
+                else:
+                    output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
             if kept:
                 rollout.graphs.append(StepGraph(i, start, stop, leaf, states, output))
             z, before = advance(schedule, i, z, output.detach(), before)

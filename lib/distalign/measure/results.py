@@ -60,7 +60,7 @@ def collect_results(
     classified_files: Sequence[Path],
     read: Mapping[str, Sequence[str]],
     target: Target | None = None,
-    quality_files: Sequence[Path] = (),
+    measured: Sequence[Path] = (),
 ) -> pa.Table:
     """Read the measurements of several evaluations, in pairs, and bring them into one tidy table.
 
@@ -69,16 +69,16 @@ def collect_results(
         classified_files: schema CLASSIFIED, of the same evaluations in the same order.
         read: the attributes each classifier reads.
         target: as for `run_results`.
-        quality_files: schema RESULTS, measures of all images together; they are added as they are.
+        measured: schema RESULTS, measures of all images together and costs; they are added as they are.
     """
     schema = CLASSIFIED(read)
     pairs = zip(bias_files, classified_files, strict=True)
     tables = [run_results(read_table(a, BIAS), read_table(b, schema), target) for a, b in pairs]
-    return pa.concat_tables([*tables, *(read_table(path, RESULTS) for path in quality_files)])
+    return pa.concat_tables([*tables, *(read_table(path, RESULTS) for path in measured)])
 
 
 def training_seconds(rows: Iterable[Mapping[str, Any]], train_logs: Iterable[Path]) -> pa.Table:
-    """Seconds of finetuning behind each row of a table, validation aside, as rows of schema RESULTS.
+    """Seconds of finetuning or fitting behind each row of a table, validation aside, as rows of schema RESULTS.
 
     Args:
         rows: run, seeds and evaluation of each.

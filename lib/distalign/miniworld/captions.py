@@ -11,20 +11,12 @@ import numpy as np
 from distalign.config.attributes import ATTRIBUTES
 from distalign.miniworld.people import Ints
 from distalign.miniworld.world import STYLES, Concept
+from distalign.prompts import fill
+from distalign.prompts.phrases import ANYONE, phrase
 
 TEMPLATE = "a photo of the face of {a} {concept}, a person"
 TEMPLATES = (TEMPLATE, "a photo of {a} {concept}", "a portrait of {a} {concept}", "{a} {concept} at work")
 _TEMPLATE_SHARES = (0.62, 0.14, 0.14, 0.10)
-
-# The word a caption says for a class. "white" stands for the paper's group of white, Middle Eastern and
-# Latino-Hispanic perceived faces (wmelh).
-WORDS = {
-    "gender": {"female": "female", "male": "male"},
-    "race": {"wmelh": "white", "asian": "asian", "black": "black", "indian": "indian"},
-    "age": {"young": "young", "old": "old"},
-}
-_ORDER = ("age", "race", "gender")  # as English puts them
-ANYONE = "person"
 
 
 @dataclass(frozen=True)
@@ -35,16 +27,9 @@ class Draft:
     said: dict[str, str]  # attribute -> class
 
 
-def fill(template: str, who: str) -> str:
-    """Put `who` into a template with the article that fits."""
-    article = "an" if who[0].lower() in "aeiou" else "a"
-    return template.format(a=article, concept=who)
-
-
 def describe(draft: Draft) -> str:
     """The noun phrase: attribute words in English order, then the concept."""
-    words = [WORDS[a][draft.said[a]] for a in _ORDER if a in draft.said]
-    return " ".join([*words, draft.concept.name if draft.concept else ANYONE])
+    return phrase(draft.said, draft.concept.name if draft.concept else ANYONE)
 
 
 def write_caption(draft: Draft, style: int, rng: np.random.Generator) -> str:

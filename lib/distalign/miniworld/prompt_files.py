@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distalign.miniworld.captions import TEMPLATE, TEMPLATES, fill, with_style
+from distalign.miniworld.captions import TEMPLATE, TEMPLATES, with_style
 from distalign.miniworld.world import STYLES, Concept, occupations, of_kind
-from distalign.prompts.prompt_set import SPLITS
+from distalign.prompts.prompt_set import SPLITS, fill
 from distalign.store.files import atomic_write_json
 
 CONTEXTS = 60  # training occupations that are also shown in a style or circumstance

@@ -17,8 +17,9 @@ from distalign.diffusion.pipeline import Pipeline, load_pipeline
 from distalign.diffusion.sampler import generate
 from distalign.faces.detector import Detector, largest
 from distalign.measure.bias import bias
-from distalign.miniworld.captions import TEMPLATE, Draft, describe, fill
+from distalign.miniworld.captions import TEMPLATE, Draft, describe
 from distalign.miniworld.world import Concept, occupations
+from distalign.prompts import fill
 from distalign.store.seeds import stable_seed
 
 

@@ -74,7 +74,7 @@ KINDS: dict[str, Callable[[Spec, FigureFiles], Drawn]] = {
 
 
 def _results(spec: Spec, files: FigureFiles) -> pa.Table:
-    return collect_results(files.bias, files.classified, spec["read"], quality_files=files.quality)
+    return collect_results(files.bias, files.classified, spec["read"], measured=files.quality)
 
 
 def _seeds(spec: Spec) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable
 
-from distalign.config.metrics import QUALITY
+from distalign.config.metrics import COSTS, INFERENCE_COST, QUALITY, TAKES_TARGET
 from distalign.present.cells import Cell, Table
 from distalign.present.labels import ARROWS, better, heading, metric_label, number
 from distalign.present.pages import render_page
@@ -22,6 +22,13 @@ def spread(mean: float | None, std: float | None) -> str:
     if mean is None:
         return NOTHING
     return number(mean) if std is None else f"{number(mean)} ± {number(std)}"
+
+
+def shown(cell: Cell) -> str:
+    """What stands in a cell: a number with its spread, or yes and no."""
+    if cell.metric == TAKES_TARGET:
+        return "yes" if cell.value else "no"
+    return spread(cell.value, cell.std)
 
 
 def limits(cell: Cell) -> str:
@@ -42,7 +49,7 @@ def notes(table: Table) -> list[str]:
     prompts = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "no"
     spread_over = f"Mean ± standard deviation over {prompts} prompts"
     lines = [f"{spread_over} [95% bootstrap interval of the mean, over prompts and images]."]
-    lines = [] if set(table.columns) <= set(QUALITY) else lines
+    lines = [] if set(table.columns) <= {*QUALITY, *COSTS, TAKES_TARGET} else lines
     floors = {metric: f"{metric_label(metric)} {number(value)}" for metric, value in table.floors().items()}
     fair = ", ".join(text for metric, text in floors.items() if metric not in QUALITY)
     if fair:
@@ -54,6 +61,8 @@ def notes(table: Table) -> list[str]:
             f"{names}: all images of a row together against held-out real pictures [95% jackknife interval]. "
             f"Other held-out real pictures would score: {scores}."
         )
+    if INFERENCE_COST in table.columns:
+        lines.append("Cost per image: evaluations of the U-Net, counted, relative to plain sampling.")
     seeds = sorted({row.seeds for row in table.rows})
     if seeds[-1] > 1:
         counts_of_seeds = " or ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
@@ -91,7 +100,7 @@ def as_markdown(table: Table) -> str:
     for row in table.rows:
         line = [row.group or "" if row.group != previous else "", row.label]
         for cell in row.cells:
-            value = spread(cell.value, cell.std)
+            value = shown(cell)
             value = f"**{value}**" if cell.best else value
             line.append(" ".join(part for part in (value, limits(cell), over_seeds(cell)) if part))
             line += [spread(cell.paper, cell.paper_std)] if table.has_paper(cell.metric) else []
@@ -108,7 +117,7 @@ def as_text(table: Table) -> str:
     lines = [["", *(heading(metric) for metric in table.columns)]]
     for row in table.rows:
         name = f"{row.label} ({row.group})" if row.group else row.label
-        lines.append([name, *(spread(cell.value, cell.std) for cell in row.cells)])
+        lines.append([name, *map(shown, row.cells)])
         lines.append(["  95% interval", *(limits(cell) for cell in row.cells)])
         if any(cell.seed_std is not None for cell in row.cells):
             lines.append(["", *(over_seeds(cell) for cell in row.cells)])
@@ -133,7 +142,8 @@ def as_latex(table: Table) -> str:
         previous = row.group
         values, intervals = [_tex(row.label)], [""]
         for cell in row.cells:
-            values.append(_tex_value(cell.value, cell.std, cell.best))
+            plain = cell.metric == TAKES_TARGET
+            values.append(shown(cell) if plain else _tex_value(cell.value, cell.std, cell.best))
             below_it = "; ".join(part for part in (limits(cell), _tex(over_seeds(cell))) if part)
             intervals.append(rf"{{\scriptsize {below_it}}}" if below_it else "")
             if table.has_paper(cell.metric):
@@ -152,7 +162,7 @@ def as_latex(table: Table) -> str:
 def as_html(table: Table) -> str:
     """One self-contained page: sortable, light and dark, prints."""
     words = {"heading": metric_label, "better": better, "arrows": ARROWS}
-    words |= {"spread": spread, "limits": limits, "over_seeds": over_seeds}
+    words |= {"shown": shown, "spread": spread, "limits": limits, "over_seeds": over_seeds}
     return render_page("table.html", words, title=table.title, table=table, notes=notes(table))
 
 

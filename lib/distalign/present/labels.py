@@ -1,6 +1,13 @@
 """What metrics, attributes and prompts are called in print."""
 
-from distalign.config.metrics import QUALITY, SECONDS, split_column
+from distalign.config.metrics import (
+    INFERENCE_COST,
+    INFERENCE_SECONDS,
+    QUALITY,
+    SECONDS,
+    TAKES_TARGET,
+    split_column,
+)
 
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
 SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
@@ -13,7 +20,10 @@ PLAIN = {
     "concept_readable": "Concept readable",
     "kid": "KID ×1000",
     "fd_dino": "FD-DINO",
-    SECONDS: "Seconds",
+    SECONDS: "Seconds to fit",
+    INFERENCE_COST: "Cost per image ×",
+    INFERENCE_SECONDS: "Seconds per image",
+    TAKES_TARGET: "Takes a target",
     "gradient_norm": "Gradient norm",
     "loss/align": "Alignment loss",
     "loss/image": "Image loss",

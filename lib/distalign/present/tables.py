@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import t
 
-from distalign.config.metrics import QUALITY, floor_of, split_column
+from distalign.config.metrics import COSTS, QUALITY, TAKES_TARGET, floor_of, split_column
 from distalign.errors import UserError
 from distalign.present import formats
 from distalign.present.cells import Cell, Table, TableRow
@@ -44,7 +44,7 @@ def build_table(name: str, spec: Mapping[str, Any], results: pa.Table) -> Table:
     Args:
         name: of the table, as in config.yaml.
         spec: `Study.table_spec(name)`: title, columns, and rows with run, seeds, evaluation, classifier, label, group
-            and the paper's numbers.
+            the paper's numbers, and with a column `takes_target` whether the method does.
         results: schema RESULTS, of all runs.
 
     Raises:
@@ -103,6 +103,8 @@ def _cell(column: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
     root mean square, and the mean ends, of the single seeds'. How much seeds differ stands beside them.
     """
     metric, reader = split_column(column)
+    if metric == TAKES_TARGET:
+        return Cell(column, value=float(entry[TAKES_TARGET]))
     classifier = (reader or entry["classifier"]) if "/" in metric else None
     found = [per_run.get((entry["run"], seed, entry["evaluation"], classifier, metric), {}) for seed in entry["seeds"]]
     floor = floor_of(metric)
@@ -117,7 +119,7 @@ def _cell(column: str, entry: Mapping[str, Any], per_run: Mapping[tuple[Any, ...
         std=float(np.sqrt(np.mean(squares))) if squares else None,
         low=_mean(_known(found, "low")),
         high=_mean(_known(found, "high")),
-        prompts=None if metric in QUALITY else max((row["n"] for row in found if row), default=None),
+        prompts=None if metric in (*QUALITY, *COSTS) else max((row["n"] for row in found if row), default=None),
         **_over_seeds(values),
         floor=_mean(_known(floors, "value")),
         paper=paper.get("mean"),

@@ -94,8 +94,13 @@ def slug(concept: str) -> str:
 
 
 def fill(template: str, concept: str) -> str:
-    """The template with its concept, and `a` or `an` by the first letter where it asks for {a}."""
-    return template.format(concept=concept, a="an" if concept[0].lower() in "aeiou" else "a")
+    """The template with its concept, and `a` or `an` where it asks for {a}."""
+    return template.format(concept=concept, a=article(concept))
+
+
+def article(noun: str) -> str:
+    """`a` or `an`, by the first letter."""
+    return "an" if noun[0].lower() in "aeiou" else "a"
 
 
 def _check_template(path: Path, template: str) -> None:

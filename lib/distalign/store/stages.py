@@ -14,6 +14,7 @@ import io
 import tokenize
 from pathlib import Path
 
+from distalign.config.methods import METHODS, UNCHANGED
 from distalign.store.files import atomic_write_json
 
 STAGES: dict[str, int] = {
@@ -22,6 +23,7 @@ STAGES: dict[str, int] = {
     "classifiers": 1,
     "originals": 3,
     "finetune": 3,
+    "fit": 1,
     "generate": 2,
     "classify": 2,
     "reference": 1,
@@ -46,10 +48,14 @@ MODULES: dict[str, tuple[str, ...]] = {
         "encoders/*.py", "classifiers/models.py", "store/seeds.py",
     ),
     "finetune": (
-        "alignment/*.py", "methods/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/models.py",
-        "prompts/*.py", "store/seeds.py",
+        "alignment/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/models.py", "prompts/*.py",
+        "store/seeds.py",
     ),
-    "generate": ("methods/*.py", "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py"),
+    "fit": ("methods/fitting.py", "methods/world.py", "methods/assignment.py"),
+    "generate": (
+        "methods/loading.py", "methods/assignment.py", "measure/cost.py", "diffusion/*.py", "prompts/*.py",
+        "store/images.py", "store/seeds.py",
+    ),
     "classify": (
         "measure/classify.py", "alignment/reading.py", "faces/*.py", "classifiers/*.py", "encoders/*.py",
         "store/images.py",
@@ -91,6 +97,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "classifiers": ("train_classifier", "fetch_classifier"),
     "originals": ("compute_originals",),
     "finetune": ("finetune",),
+    "fit": ("fit_method",),
     "generate": ("generate_images",),
     "classify": ("classify_images",),
     "reference": ("make_reference",),
@@ -104,6 +111,14 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "claims": ("check_claims",),
     "report": ("render_card", "render_provenance"),
 }
+
+# Each method that is not finetuned is a stage of its own, so that a change to one leaves the others as they are. Its
+# version is part of its specification (Study.fit_spec).
+for _name, _method in METHODS.items():
+    if not _method.finetuned and _name != UNCHANGED:
+        STAGES[f"method {_name}"] = _method.version
+        MODULES[f"method {_name}"] = (f"methods/{_name}.py",)
+        SCRIPTS[f"method {_name}"] = ()
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -151,7 +166,7 @@ def main() -> None:
     if parser.parse_args().update:
         atomic_write_json(RECORD, current())
     for stage, state in current().items():
-        print(f"{stage:12} version {state['version']}  code {state['hash']}")
+        print(f"{stage:24} version {state['version']}  code {state['hash']}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def test_runs_inherit_and_targets_are_complete(raw: dict[str, Any], root: Path) 
     assert study.runs["aged"].align == {"gender": {"female": 0.5, "male": 0.5}, "age": {"young": 0.75, "old": 0.25}}
     assert list(study.runs["aged"].align["age"]) == ["young", "old"]
     assert study.runs["aged"].train == ["text_encoder"]
-    assert not study.trained("original")
+    assert not study.finetuned("original")
     assert study.finetune_spec("original", 0) == {"method": "original"}
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from distalign.diffusion.images import generate_images
+from distalign.diffusion.images import Cost, generate_images
 from distalign.diffusion.reconstruction import reconstructor
+from distalign.methods.loading import load_run
 from distalign.store.parquet import IMAGES, decode_image, read_provenance, read_table
 
 SPEC: dict[str, Any] = {
@@ -32,10 +33,16 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+def generate(spec: dict[str, Any], prompts: Path, backbone: Path, output: Path) -> Cost:
+    inputs = {"backbone": backbone}
+    return generate_images(spec, prompts, inputs, lambda: load_run(spec, prompts, inputs, CPU), output)
+
+
 def test_images_depend_on_prompt_and_index_only(tiny_backbone: Path, prompts: Path, tmp_path: Path) -> None:
-    generate_images(SPEC, prompts, tiny_backbone, None, tmp_path / "a.parquet", CPU)
+    cost = generate(SPEC, prompts, tiny_backbone, tmp_path / "a.parquet")
+    assert (cost.images, cost.evaluations) == (4, 1)
     alone = SPEC | {"micro_batch": {"sample": 1, "gradient": 1}}
-    generate_images(alone, prompts, tiny_backbone, None, tmp_path / "b.parquet", CPU)
+    generate(alone, prompts, tiny_backbone, tmp_path / "b.parquet")
     first, second = (read_table(tmp_path / f"{name}.parquet", IMAGES) for name in "ab")
     assert first["prompt_id"].to_pylist() == ["pilot", "pilot", "gas-plant-operator", "gas-plant-operator"]
     assert first["index"].to_pylist() == [0, 1, 0, 1]
@@ -49,7 +56,7 @@ def test_images_depend_on_prompt_and_index_only(tiny_backbone: Path, prompts: Pa
 def test_other_seeds_give_other_noise(tiny_backbone: Path, prompts: Path, tmp_path: Path) -> None:
     seeds = []
     for seed in (3, 4):
-        generate_images(SPEC | {"seed": seed}, prompts, tiny_backbone, None, tmp_path / f"{seed}.parquet", CPU)
+        generate(SPEC | {"seed": seed}, prompts, tiny_backbone, tmp_path / f"{seed}.parquet")
         seeds.append(set(read_table(tmp_path / f"{seed}.parquet", IMAGES)["noise_seed"].to_pylist()))
     assert not seeds[0] & seeds[1]
 

@@ -79,7 +79,7 @@ def test_quality_of_a_run_stands_among_its_results(tmp_path):
     files = [tmp_path / "bias"], [tmp_path / "classified"]
     without, results = (
         collect_results(*files, read),
-        collect_results(*files, read, quality_files=[tmp_path / "quality"]),
+        collect_results(*files, read, measured=[tmp_path / "quality"]),
     )
     assert rows_of(results, "kid", None) == {None: row}
     assert results.slice(0, without.num_rows).equals(without)

@@ -255,6 +255,10 @@ class Preset(Model):
         default_factory=dict,
         description="Settings of runs that train exactly these parts (`text_encoder+unet`), on top of `by_attributes`.",
     )
+    by_method: dict[Name, RunDefaults] = Field(
+        default_factory=dict,
+        description="Settings of runs of a method, on top of `by_trained`: strengths this world needs, and budgets.",
+    )
     evaluation: EvaluationEntry = Field(description="Settings of every evaluation that does not say otherwise.")
     gradient_study: GradientStudyBudget | None = Field(
         None, description="What the studies of gradient estimators may cost; unset: they are not made."

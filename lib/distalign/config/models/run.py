@@ -83,13 +83,28 @@ class Loss(Model):
     )
 
 
+MethodValue = bool | int | float | str
+
+
 class RunSettings(Model):
     """What a run is. The preset supplies what config.yaml does not say."""
 
-    method: Name = Field(description="original (nothing is changed) or adjusted_dft (the paper).")
+    method: Name = Field(
+        description="original (nothing is changed), adjusted_dft (the paper), or another of docs/methods.md."
+    )
     align: Align = Field(
         default_factory=dict,
         description="Target distribution per attribute: uniform, or a share per class. Replaces an inherited one.",
+    )
+    settings: dict[Name, MethodValue] = Field(
+        default_factory=dict,
+        description="The method's own settings, by its section of docs/methods.md. Only settings, align, search, "
+        "prompt_sets, classifier and validation_images have a meaning for methods other than adjusted_dft.",
+    )
+    search: dict[Name, Annotated[list[MethodValue], Field(min_length=2)]] = Field(
+        default_factory=dict,
+        description="Values of the method's settings to choose from on the validation prompts: each combination is "
+        "fitted, makes validation_images per prompt, and the one nearest to the target is taken.",
     )
     train: list[Part] = Field(
         ["text_encoder"],
