@@ -26,7 +26,7 @@ with job(snakemake):
         originals,
         Path(snakemake.output.classified),
         Path(snakemake.output.features),
-        prompts=load_prompts(Path(files.prompts)).split(spec["split"]),
+        prompts=load_prompts(Path(files.prompts)).split(spec["split"], spec.get("at_most")),
         observers=load_observers(spec, paths, classifiers, device()),
         provenance=collect("classify", spec, inputs),
         batch=spec["micro_batch"]["sample"],

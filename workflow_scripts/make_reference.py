@@ -15,7 +15,7 @@ snakemake: Snakemake
 
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
-    prompts = load_prompts(Path(files.prompts)).split(spec["split"])
+    prompts = load_prompts(Path(files.prompts)).split(spec["split"], spec.get("at_most"))
     count, seed = spec["images_per_prompt"], spec["seed"]
     if spec["source"] == "rendered":
         pictures = rendered_portraits(prompts, count, seed)

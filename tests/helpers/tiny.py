@@ -17,6 +17,48 @@ def tiny_tokenizer(max_length: int = 32) -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=max_length)
 
 
+def sd15_shaped_pipeline(path: Path) -> Path:
+    """Save a random pipeline with the blocks of Stable Diffusion 1.5, all of them narrow, and return its path."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer(77)
+    end = tokenizer.eos_token_id
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=12,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=2,
+        block_out_channels=(8, 16, 32, 32),
+        down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=4,
+    )
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=(4, 8, 8, 8),
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+    encoder = CLIPTextModel(text)
+    with torch.no_grad():
+        encoder.embeddings.token_embedding.weight.mul_(30)
+    return _save(path, unet, vae, encoder, tokenizer, torch.float32)
+
+
 def tiny_pipeline(path: Path, image: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """Save a Stable Diffusion directory of some 40,000 parameters (f=4, 4 latent channels) and return its path."""
     torch.manual_seed(seed)
@@ -57,6 +99,17 @@ def tiny_pipeline(path: Path, image: int = 16, dtype: torch.dtype = torch.float3
     encoder = CLIPTextModel(text)
     with torch.no_grad():  # the initialisation is so quiet that prompts would hardly matter
         encoder.embeddings.token_embedding.weight.mul_(30)
+    return _save(path, unet, vae, encoder, tokenizer, dtype)
+
+
+def _save(
+    path: Path,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    dtype: torch.dtype,
+) -> Path:
     scheduler = DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
     )

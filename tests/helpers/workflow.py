@@ -33,10 +33,13 @@ def first_rows() -> dict[str, Any]:
     for figure in figures.values():
         figure["runs"] = [run for run in figure["runs"] if run in runs]
         figure.pop("labels", None)
+    tables = {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")}
+    for table in tables.values():
+        table["rows"] = [row for row in table["rows"] if row["run"] in runs]
     return config | {
         "runs": {name: config["runs"][name] for name in runs},
         "evaluations": {"occupations": config["evaluations"]["occupations"]},
-        "tables": {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")},
+        "tables": tables,
         "figures": figures,
         "gradient_studies": {},
     }

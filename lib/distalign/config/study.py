@@ -141,6 +141,7 @@ class Study:
                 "seed": seed,
                 "adapter": adapter,
                 "split": how.prompts,
+                "at_most": how.at_most,
                 "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
                 "images_per_prompt": how.images_per_prompt,
                 "sampler_steps": how.sampler_steps,
@@ -157,6 +158,7 @@ class Study:
         return drop_none(
             {
                 "split": self.evaluations[evaluation].prompts,
+                "at_most": self.evaluations[evaluation].at_most,
                 **self._faces_in_images(),
                 "classifiers": {name: self.classifier_spec(name) for name in preset.classifiers},
                 "encoders": preset.encoders.evaluation.model_dump(),
@@ -180,6 +182,7 @@ class Study:
             {
                 **preset.quality.model_dump(),
                 "split": how.prompts,
+                "at_most": how.at_most,
                 "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
                 "images_per_prompt": preset.quality.images_per_prompt or how.images_per_prompt,
                 "dino": preset.encoders.evaluation.dino.model_dump(),

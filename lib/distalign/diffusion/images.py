@@ -53,7 +53,8 @@ def generate_images(
     pipeline, intervention = load()
     inputs = {"prompts": prompts, **inputs}
     seed, batch = spec["seed"], spec["micro_batch"]["sample"]
-    wanted = [(p, i) for p in load_prompts(prompts).split(spec["split"]) for i in range(spec["images_per_prompt"])]
+    shown = load_prompts(prompts).split(spec["split"], spec.get("at_most"))
+    wanted = [(prompt, index) for prompt in shown for index in range(spec["images_per_prompt"])]
     started = time.monotonic()
     steps, guidance = spec["sampler_steps"], spec["guidance"]
     provenance = collect("generate", spec, inputs, {"noise": seed})

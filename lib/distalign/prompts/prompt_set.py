@@ -36,15 +36,22 @@ class PromptSet:
 
     prompts: tuple[Prompt, ...]
 
-    def split(self, name: str) -> list[Prompt]:
-        """The prompts of `train`, `validation` or `test`.
+    def split(self, name: str, at_most: int | None = None) -> list[Prompt]:
+        """The prompts of `train`, `validation` or `test`; where there are more than `at_most`, so many, evenly spread.
 
         Raises:
             UserError: there is no such split.
         """
         if name not in SPLITS:
             raise UserError(f"a prompt set has no split {name!r}; it has {', '.join(SPLITS)}.")
-        return [prompt for prompt in self.prompts if prompt.split == name]
+        return spread([prompt for prompt in self.prompts if prompt.split == name], at_most)
+
+
+def spread(prompts: Sequence[Prompt], at_most: int | None) -> list[Prompt]:
+    """As many of the prompts, evenly spread over them, the first included."""
+    if at_most is None or at_most >= len(prompts):
+        return list(prompts)
+    return [prompts[i * len(prompts) // at_most] for i in range(at_most)]
 
 
 def load_prompts(path: Path) -> PromptSet:

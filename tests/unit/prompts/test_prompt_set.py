@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distalign.errors import UserError
-from distalign.prompts import Prompt, load_prompts, load_split
+from distalign.prompts import Prompt, PromptSet, load_prompts, load_split
 
 OCCUPATIONS = Path(__file__).parents[3] / "resources" / "prompts" / "occupations.json"
 SPLITS = {"train": ["baker", "Electrical Engineer"], "validation": ["usher"], "test": ["judge"]}
@@ -116,3 +116,9 @@ def test_other_shipped_sets(world: str, name: str) -> None:
     assert [split for split in ("train", "validation", "test") if prompts.split(split)] == splits
     trained = {prompt.concept for prompt in prompts.split("train")}
     assert not trained & {prompt.concept for prompt in prompts.split("test")}
+
+
+def test_fewer_prompts_are_spread_evenly() -> None:
+    prompts = tuple(Prompt(str(i), str(i), str(i), "test") for i in range(10))
+    assert [prompt.id for prompt in PromptSet(prompts).split("test", 4)] == ["0", "2", "5", "7"]
+    assert len(PromptSet(prompts).split("test", 11)) == 10

@@ -182,6 +182,7 @@ class EvaluationSettings(Model):
 
     prompt_set: Name = Field(OCCUPATIONS, description="The preset's prompt set.")
     prompts: Literal["train", "validation", "test"] = Field("test", description="Split of the prompt set.")
+    at_most: Count | None = Field(None, description="Only so many prompts, evenly spread over the split; unset: all.")
     images_per_prompt: Count = Field(description="Images per prompt.")
     sampler_steps: Count = Field(description="Number of sampler steps.")
     guidance: Positive = Field(description="Classifier-free guidance scale.")
