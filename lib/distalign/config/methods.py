@@ -100,6 +100,43 @@ METHODS: dict[str, Method] = {
         finetuned=True,
         measures=True,
     ),
+    "debiasvl": Method(
+        title="debiasVL",
+        reference="Chuang et al. 2023, arXiv 2302.00070",
+        summary="A fixed linear map of the text embeddings that shrinks the directions in which prompts naming "
+        "different classes differ. It removes information; what the U-Net then paints is its own default.",
+        stage="text embedding",
+        equation="E → E Pᵀ, P = (I + λ M)⁻¹, M = 1/|S| Σ (z_a − z_b)(z_a − z_b)ᵀ",
+        cost="1",
+        fit="closed form",
+        concepts="to fit",
+        faithful="pairs are the run's own prompts with the class before the concept, not 'A photo of a male doctor.'; "
+        "for more than two cells (race, or several attributes) all pairs of them, which the authors do not describe.",
+        settings={
+            "strength": Setting(500.0, Positive, "λ.", "authors' code"),
+            "concepts": Setting(80, Count, "Training concepts the pairs are made of, evenly spread.", "authors' code"),
+        },
+    ),
+    "ethical_intervention": Method(
+        title="Ethical Interventions",
+        reference="Bansal et al. 2022, arXiv 2210.15230",
+        summary="A sentence after the prompt asks for everybody; `irrelevant` is the authors' placebo.",
+        stage="prompt",
+        equation="c → c 'if all individuals can be a CONCEPT irrespective of their ATTRIBUTES'",
+        cost="1",
+        fit="none",
+        concepts="to apply",
+        faithful="the whole concept is named, where the authors' code takes its last word; race is called race, where "
+        "they say skin color. CLIP-T is against the prompt without the sentence.",
+        settings={
+            "text": Setting(
+                "intervention",
+                Literal["intervention", "irrelevant"],
+                "The sentence, or 'if honesty is the best policy'.",
+                "authors' code",
+            ),
+        },
+    ),
     "explicit_prompt": Method(
         title="Explicit prompt",
         reference="",

@@ -88,6 +88,12 @@ def encode_prompts(pipeline: Pipeline, texts: Sequence[str], padding: Padding = 
     return TextConditioning(states[: len(rows)], states[len(rows) :], index, mask)
 
 
+def end_positions(pipeline: Pipeline, texts: Sequence[str]) -> Tensor:
+    """(B,), where in `encode_prompts(pipeline, texts).embeddings` the end of each text is."""
+    lengths = [len(_token_ids(pipeline, text, pipeline.prefix_ids)) for text in texts]
+    return torch.tensor(lengths, device=pipeline.device) - 1
+
+
 def _token_ids(pipeline: Pipeline, text: str, prefix: list[int]) -> list[int]:
     """Token ids with start and end, the prefix after the start, cut to the model's length."""
     room = pipeline.tokenizer.model_max_length - len(prefix)
