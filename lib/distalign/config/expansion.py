@@ -111,7 +111,7 @@ class Expansion:
         except ValidationError as error:
             self._add_incomplete(error, layers)
             return None
-        return Run(name, settings, tuple(seeds), tuple(layers))
+        return Run(name, _shortened(settings), tuple(seeds), tuple(layers))
 
     def _of_the_preset(self, chain: list[Layer]) -> Iterator[Layer]:
         """What the preset says of runs of the method, that train the same parts, and that align the same attributes."""
@@ -168,6 +168,14 @@ class Expansion:
             layer = next((layer for layer in layers if layer.has(path)), layers[0])
             message = f"this key is given neither here nor by preset '{self.config.preset}'"
             self.problems.add(layer.file, layer.path + path, message)
+
+
+def _shortened(settings: RunSettings) -> RunSettings:
+    """The settings with a duration taken into the number of iterations: two ways to say the same mean the same."""
+    if settings.duration is None:
+        return settings
+    iterations = max(1, round(settings.iterations * settings.duration))
+    return settings.model_copy(update={"iterations": iterations, "duration": None})
 
 
 def inline_name(entry: Mapping[str, Any]) -> str:

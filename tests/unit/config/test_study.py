@@ -263,3 +263,10 @@ def test_what_the_preset_says_of_runs_that_train_the_same_parts(raw: dict[str, A
     runs = load_study(raw, own_root).runs
     assert (runs["both"].rank, runs["both"].guidance, runs["both"].ema_decay) == (3, 2, 0.25)
     assert (runs["ours_gender"].rank, runs["ours_gender"].ema_decay) == (5, 0.25)
+
+
+def test_a_shorter_run_is_one_of_fewer_iterations(raw: dict[str, Any], root: Path) -> None:
+    raw["runs"]["half"] = {"from": "ours_gender", "duration": 0.5}
+    study = load_study(raw, root)
+    assert study.runs["half"].iterations == study.runs["ours_gender"].iterations // 2
+    assert "duration" not in study.finetune_spec("half", 0)

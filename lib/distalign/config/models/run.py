@@ -117,6 +117,9 @@ class RunSettings(Model):
     images_per_step: Count = Field(description="N: images of one iteration, over all its prompts and processes.")
     prompts_per_step: Count = Field(description="Prompts of one iteration; N is divided evenly among them (paper: 1).")
     iterations: Count = Field(description="Length of training.")
+    duration: Share | None = Field(
+        None, description="Share of the iterations that this run takes, for rows that may cost less; unset: all."
+    )
     sampler_steps: list[Count] = Field(
         min_length=1, description="Numbers of sampler steps in training; each iteration draws one uniformly."
     )
