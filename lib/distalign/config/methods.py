@@ -151,57 +151,6 @@ METHODS: dict[str, Method] = {
         assigns=True,
         settings={"assignment": ASSIGNMENT},
     ),
-    "concept_algebra": Method(
-        title="Concept Algebra",
-        reference="Wang et al. 2023, arXiv 2302.03693",
-        summary="The prompt's score is given, along the directions of the attribute, that of a target: of nobody in "
-        "particular, or (`sampled`) of a class drawn for each image, by which it takes any target.",
-        stage="score",
-        equation="ε_c → ε_c + γ Q Qᵀ (ε_target − ε_c), Q the leading directions of the scores of n cells",
-        cost="(n + 3)/2; sampled (n + 2)/2",
-        fit="none",
-        takes_target=True,
-        faithful="norms and inner products are of each image, where the authors' code takes them over the batch; cells "
-        "are 'a female person', 'a male person', neutral is 'a person'.",
-        settings={
-            "target": Setting("neutral", Literal["neutral", "sampled"], "Whose score is taken.", "UCE's port"),
-            "scale": Setting(1.0, NonNegative, "γ.", "authors' code"),
-            "threshold": Setting(0.9, Share, "Share of the variance that the directions hold.", "authors' code"),
-            "until": Setting(1.0, Share, "Only at timesteps up to 1000 times this.", "authors' code"),
-            "assignment": ASSIGNMENT,
-        },
-    ),
-    "fair_diffusion": Method(
-        title="Fair Diffusion",
-        reference="Friedrich et al. 2023, arXiv 2302.10893; SEGA: Brack et al. 2023, arXiv 2301.12247",
-        summary="A class is drawn for each image whose concept is in a table, and semantic guidance leads towards it "
-        "and away from the others.",
-        stage="score",
-        equation="ε = ε_∅ + w (ε_c − ε_∅) + Δ, Δ = Σ_i δ_i + s_m ν, δ_i the largest entries of ± s (ε_{e_i} − ε_∅)",
-        cost="1 + number of attributes; 1 for unknown concepts",
-        fit="none",
-        concepts="to apply",
-        takes_target=True,
-        assigns=True,
-        faithful="a class is drawn for each image, where the authors draw it for each call; the classes to go away "
-        "from share one prompt; images without a face are not drawn again.",
-        settings={
-            "lookup": Setting(
-                "known",
-                Literal["known", "all"],
-                "Which concepts are edited: those of the training prompts, or any.",
-                "authors' code",
-            ),
-            "scale": Setting(4.0, NonNegative, "s.", "authors' code"),
-            "threshold": Setting(
-                0.95, Share, "Quantile of each channel below which an edit is dropped.", "authors' code"
-            ),
-            "warmup": Setting(0.1, Share, "Share of the steps without edit.", "authors' code: 5 of 50"),
-            "momentum": Setting(0.5, NonNegative, "s_m.", "authors' code"),
-            "beta": Setting(0.6, Share, "β.", "authors' code"),
-            "assignment": ASSIGNMENT,
-        },
-    ),
 }
 
 
