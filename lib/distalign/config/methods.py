@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -150,6 +150,88 @@ METHODS: dict[str, Method] = {
         takes_target=True,
         assigns=True,
         settings={"assignment": ASSIGNMENT},
+    ),
+    "concept_algebra": Method(
+        title="Concept Algebra",
+        reference="Wang et al. 2023, arXiv 2302.03693",
+        summary="The part of the score along the attribute, spanned at each step by the scores of texts that name the "
+        "classes, is replaced by that of a target text: a person of no said class (`target: neutral`), or the class "
+        "drawn for the image (`sampled`). Only the latter takes any target distribution and has a class per image.",
+        stage="score",
+        equation="ε_c ← ε_c + γ Q Qᵀ (ε_target − ε_c), Q: leading left singular vectors of the cells' scores, centred\n"
+        "two classes, γ = 1: ε_c ← ε_c − ⟨ε_c − ε_target, u⟩ u, u = (ε_− − ε_+) / ‖ε_− − ε_+‖",
+        cost="(n + 3)/2 for n cells: gender 2.5; with `sampled` (n + 2)/2",
+        fit="none",
+        takes_target=True,
+        assigns=True,
+        faithful="norms and inner products are of each image by itself and in float64, where the authors' code takes "
+        "them over the whole batch; several attributes together span one subspace; a drawn target is ours.",
+        settings={
+            "target": Setting(
+                "neutral",
+                Literal["neutral", "sampled"],
+                "neutral: the text of a person, which takes no shares; sampled: the text of the class drawn.",
+                "UCE's comparison",
+            ),
+            "concept_prompt": Setting(
+                "{a} {concept}",
+                Annotated[str, Field(pattern=r"^[^{}]*(\{a\}[^{}]*)?\{concept\}[^{}]*$")],
+                "The texts: {concept} is a person, or one with the words of a cell, {a} its article.",
+                "UCE's comparison",
+            ),
+            "scale": Setting(1.0, NonNegative, "γ.", "authors' code"),
+            "threshold": Setting(
+                0.9, Share, "More than this share of the classes' variance is in Q; no matter for two.", "authors' code"
+            ),
+            "until": Setting(
+                1.0,
+                Share,
+                "Acts only at timesteps up to this share of them: below 1 the first steps are plain.",
+                "authors' code",
+            ),
+            "assignment": ASSIGNMENT,
+        },
+    ),
+    "fair_diffusion": Method(
+        title="Fair Diffusion",
+        reference="Friedrich et al. 2023, arXiv 2302.10893; semantic guidance: Brack et al. 2023, arXiv 2301.12247",
+        summary="A class is drawn for each image, and guidance added: towards a text of this class and away from the "
+        "others. Images of concepts that are not in its table are left as they are.",
+        stage="score",
+        equation="ε = ε_∅ + w (ε_c − ε_∅) + Δ, Δ = Σ_i δ_i + s_m ν, ν ← β ν + (1 − β) Δ\n"
+        "δ_i = ± s (ε_{e_i} − ε_∅), of each channel the largest entries only",
+        cost="2 where it edits, else 1; with `remove: each` 1 + half the number of classes: gender 2, race 3, both 4",
+        fit="a table of concepts",
+        concepts="to apply",
+        takes_target=True,
+        assigns=True,
+        faithful="for more than two cells, which the authors do not have, the others are removed by one text, a list; "
+        "the edit of each image is its own; without a face the noise is not drawn again; the warm-up is a share of the "
+        "steps.",
+        settings={
+            "lookup": Setting(
+                "known",
+                Literal["known", "all"],
+                "known: only prompts of the training concepts are edited; all: every prompt.",
+                "authors' code",
+            ),
+            "remove": Setting(
+                "together",
+                Literal["together", "each"],
+                "together: two edits, the cell and a list of those that share no class with it; each: per attribute "
+                "an edit for every class.",
+            ),
+            "scale": Setting(4.0, NonNegative, "s.", "authors' code"),
+            "threshold": Setting(
+                0.95, Share, "The quantile over space an entry's size must reach to be kept.", "authors' code"
+            ),
+            "warmup": Setting(
+                0.1, Share, "Share of the steps before edits are added; momentum gathers.", "authors' code: 5 of 50"
+            ),
+            "momentum": Setting(0.5, NonNegative, "s_m.", "authors' code"),
+            "beta": Setting(0.6, Share, "β.", "authors' code"),
+            "assignment": ASSIGNMENT,
+        },
     ),
 }
 

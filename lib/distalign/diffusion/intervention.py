@@ -73,10 +73,13 @@ class Step:
 
         The empty prompt is padded as the image's own prompt is.
         """
-        sampling, (count, images) = self.sampling, rows.shape
-        states, mask = _states(sampling.conditioning, rows, sampling.prompt_index)
-        latents = self.latents.repeat(count, 1, 1, 1)
-        return evaluate_unet(sampling.pipeline, latents, self.timestep, states, mask).unflatten(0, (count, images))
+        sampling, outputs = self.sampling, []
+        # Two rows a call, as plain sampling has: however many rows a method takes, it needs no more memory.
+        for part in rows.split(2):
+            states, mask = _states(sampling.conditioning, part, sampling.prompt_index)
+            latents = self.latents.repeat(len(part), 1, 1, 1)
+            outputs.append(evaluate_unet(sampling.pipeline, latents, self.timestep, states, mask))
+        return torch.cat(outputs).unflatten(0, rows.shape)
 
     @property
     def prompt_rows(self) -> Tensor:
@@ -98,6 +101,10 @@ class Intervention:
 
     branches: Sequence[str] = ()
     """Further prompts the score is computed with."""
+
+    def acts(self, batch: Batch) -> bool:
+        """Whether it does anything to these images; where not, they are sampled as the original's are, bit for bit."""
+        return True
 
     def prompts(self, batch: Batch) -> list[str]:
         """Stage prompt: the text of each image."""
@@ -140,6 +147,8 @@ def render(
     padding: Padding,
 ) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] of a batch, image b from the noise of `seeds[b]`, all sampled together."""
+    if not intervention.acts(batch):
+        intervention = Intervention()
     prompts = intervention.prompts(batch)
     texts = list(dict.fromkeys([*prompts, *intervention.branches]))
     rows = {text: row for row, text in enumerate(texts)}
