@@ -165,7 +165,8 @@ METHODS: dict[str, Method] = {
         takes_target=True,
         assigns=True,
         faithful="norms and inner products are of each image by itself and in float64, where the authors' code takes "
-        "them over the whole batch; several attributes together span one subspace; a drawn target is ours.",
+        "them over the whole batch; several attributes together span one subspace; a drawn target is ours; texts say "
+        "'a male person' where UCE's comparison says 'a man'.",
         settings={
             "target": Setting(
                 "neutral",
