@@ -179,18 +179,20 @@ def observe(world: World, prompts: Sequence[Prompt], texts: Sequence[str], read:
     pipeline, noises = world.pipeline, [stable_seed(world.seed, "equisteer", prompt.id) for prompt in prompts]
     noise, conditioning = initial_noise(pipeline.latent_shape, noises), encode_prompts(pipeline, texts, world.padding)
     timesteps = torch.as_tensor(_timesteps(world), device=pipeline.device)
-    values: dict[str, list[list[Tensor]]] = {}
+    sums: dict[str, list[Tensor]] = {}
 
     def keep(layer: str, step: int, output: Tensor) -> None:
         own = output[-images:].float()  # without the rows of the empty prompt
-        values.setdefault(layer, [[] for _ in timesteps])[step].append(read(layer, step, own).cpu().double())
+        value = read(layer, step, own).cpu().double().sum(0)
+        kept = sums.setdefault(layer, [torch.zeros_like(value)] * len(timesteps))
+        kept[step] = kept[step] + value
 
     for rows in torch.arange(len(texts)).split(world.micro_batch):
         images = len(rows)
         with cross_attention(pipeline.unet, timesteps, keep):
             index = rows.to(pipeline.device)
             sample(pipeline, noise[rows], conditioning, index, world.steps, world.guidance, images)
-    return {layer: torch.stack([torch.cat(own).mean(0) for own in steps]) for layer, steps in values.items()}
+    return {layer: torch.stack(kept) / len(texts) for layer, kept in sums.items()}
 
 
 def _timesteps(world: World) -> np.ndarray:
