@@ -234,6 +234,63 @@ METHODS: dict[str, Method] = {
             "assignment": ASSIGNMENT,
         },
     ),
+    "interpret_diffusion": Method(
+        title="InterpretDiffusion",
+        reference="Li et al. 2024, CVPR, arXiv 2311.17216",
+        summary="A vector per class, added behind the U-Net's middle block. It is learned with the denoising loss from "
+        "the model's own pictures of the class, under a prompt that does not say the class.",
+        stage="activations",
+        equation="ε_c: h → h + λ Σ_a c_{y_a}, y ~ target, h the middle block's output\n"
+        "c_y = argmin_c E ‖ε(z_t, t, neutral; h + c) − ε‖² over pictures z of class y",
+        cost="1",
+        fit="1000 pictures and 2500 steps per class",
+        takes_target=True,
+        assigns=True,
+        settings={
+            "assignment": ASSIGNMENT,
+            "images": Setting(1000, Count, "Pictures of each class to learn from.", "authors' code"),
+            "steps": Setting(2500, Count, "Training steps per class; 20 epochs.", "authors' code"),
+            "batch_size": Setting(8, Count, "Pictures per training step.", "authors' code"),
+            "learning_rate": Setting(0.1, Positive, "Adam's.", "authors' code"),
+            "scale": Setting(1.0, NonNegative, "Strength λ while sampling.", "authors' code"),
+        },
+        faithful="pictures are of the run's own template with `person` (`a woman` and `a person` there), made with the "
+        "run's sampler, and stay latents, without decoding and encoding; the vector starts at zero, not at random. "
+        "Images of a batch have vectors of their own (there, one image at a time).",
+    ),
+    "equisteer": Method(
+        title="EquiSteer",
+        reference="Gaintseva et al. 2026, ECCV, arXiv 2607.01147",
+        summary="Without training: at every position of every cross-attention, what the output says of the attribute "
+        "is taken out and the drawn class put in, as strong as prompts that name the class say it.",
+        stage="activations",
+        equation="ε_c: x → ‖x‖ x' / ‖x'‖, x' = x − P_a x + λ α_y s_y, y ~ target, x cross-attention's output\n"
+        "s_y ∝ E[x | y] − E[x], α_y = E[max over positions ⟨x, s_y⟩ | y], for each layer and step",
+        cost="1",
+        fit="two images per concept and class",
+        concepts="to fit",
+        takes_target=True,
+        assigns=True,
+        settings={
+            "assignment": ASSIGNMENT,
+            "concepts": Setting(50, Count, "Prompts to fit on, spread evenly over those there are."),
+            "magnitude": Setting(
+                "largest",
+                Literal["largest", "mean"],
+                "What of the positions counts for α: the largest projection or their mean.",
+                "authors' code",
+            ),
+            "scale": Setting(1.0, NonNegative, "Strength λ of what is put in.", "authors' code"),
+            "gate": Setting(True, bool, "Leave prompts alone that name a class before their concept.", "authors' code"),
+        },
+        faithful="directions come from the run's own prompts, each with every class said (126 or 210 scenes with "
+        "people there), and all are a class's mean minus that of all classes (there so for gender; other attributes "
+        "against prompts without a class). Where the number of steps is not that of the fitting, the nearest step's "
+        "are taken. The gate reads the words; theirs compares the response at one layer with a threshold. α is what "
+        "their code calls the paper's; by default that code puts in the gate's threshold instead, and for Stable "
+        "Diffusion 1.5 with several attributes only in the first 20 steps. Written from the authors' description and "
+        "code; the equations of the paper itself could not be read.",
+    ),
 }
 
 
