@@ -14,12 +14,17 @@ Concepts = Literal["none", "to fit", "to apply"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a method: its default, its type, what it is. `source`: where the default comes from."""
+    """One setting of a method: its default, its type, what it is.
+
+    `source`: where the default comes from. `fitted`: whether fitting depends on it; where not, a search over it fits
+    once.
+    """
 
     default: Any
     kind: Any
     description: str
     source: str = ""
+    fitted: bool = True
 
 
 @dataclass(frozen=True)
@@ -252,7 +257,7 @@ METHODS: dict[str, Method] = {
             "steps": Setting(2500, Count, "Training steps per class; 20 epochs.", "authors' code"),
             "batch_size": Setting(8, Count, "Pictures per training step.", "authors' code"),
             "learning_rate": Setting(0.1, Positive, "Adam's.", "authors' code"),
-            "scale": Setting(1.0, NonNegative, "Strength λ while sampling.", "authors' code"),
+            "scale": Setting(1.0, NonNegative, "Strength λ while sampling.", "authors' code", fitted=False),
         },
         faithful="pictures are of the run's own template with `person` (`a woman` and `a person` there), made with the "
         "run's sampler, and stay latents, without decoding and encoding; the vector starts at zero, not at random. "
@@ -280,7 +285,7 @@ METHODS: dict[str, Method] = {
                 "What of the positions counts for α: the largest projection or their mean.",
                 "authors' code",
             ),
-            "scale": Setting(1.0, NonNegative, "Strength λ of what is put in.", "authors' code"),
+            "scale": Setting(1.0, NonNegative, "Strength λ of what is put in.", "authors' code", fitted=False),
             "gate": Setting(True, bool, "Leave prompts alone that name a class before their concept.", "authors' code"),
         },
         faithful="directions come from the run's own prompts, each with every class said (126 or 210 scenes with "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distalign.alignment.reading import FaceReader, WorldPaths, load_reader
 from distalign.alignment.state import TrainLog
+from distalign.config.methods import METHODS
 from distalign.diffusion.intervention import Intervention
 from distalign.diffusion.pipeline import load_generator
 from distalign.errors import UserError
@@ -48,9 +49,12 @@ def fit_method(spec: Mapping[str, Any], paths: WorldPaths, run: Path, device: to
     history = TrainLog()
     candidates = _candidates(spec)
     results: list[tuple[dict[str, float], dict[str, Any], dict[str, Tensor]]] = []
+    known: dict[str, dict[str, Tensor]] = {}
     for number, settings in enumerate(candidates):
         world = make_world(spec, paths.backbone, device, paths)
-        fitted = fit(spec["method"], world, settings, spec["align"])
+        key = _fitted_by(spec["method"], settings)
+        fitted = known[key] if key in known else fit(spec["method"], world, settings, spec["align"])
+        known[key] = fitted
         scores: dict[str, float] = {}
         if len(candidates) > 1:
             intervention = apply(spec["method"], world, settings, spec["align"], fitted)
@@ -73,6 +77,11 @@ def best(scores: list[dict[str, float]]) -> int:
     kept = max((score.get("clip_t", 0.0) for score in scores), default=0.0) - CLIP_T_TOLERANCE
     able = [i for i, score in enumerate(scores) if score.get("clip_t", 0.0) >= kept]
     return min(able, key=lambda i: scores[i].get("target_distance", float("inf")))
+
+
+def _fitted_by(method: str, settings: Mapping[str, Any]) -> str:
+    """The settings a fit depends on, as a key."""
+    return json.dumps({name: settings[name] for name, it in METHODS[method].settings.items() if it.fitted})
 
 
 def _candidates(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

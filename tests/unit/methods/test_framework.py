@@ -1,5 +1,6 @@
 """What all methods share: stages of sampling, assignment of classes, search of settings, the files of a fit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from distalign.alignment.reading import WorldPaths
 from distalign.diffusion.intervention import Batch, Intervention, Step, render
 from distalign.diffusion.sampler import generate
+from distalign.methods import fitting
 from distalign.methods.assignment import assign, cell_shares, cells, quota
 from distalign.methods.fitting import best, load_method, save_method
 from distalign.methods.world import Measured, World
 from distalign.prompts.phrases import of_anyone, say
 from distalign.prompts.prompt_set import Prompt
+from distalign.store.parquet import TRAIN_LOG, read_table
 
 from .conftest import GUIDANCE, STEPS, UNIFORM, Images, settings_of
 
@@ -158,3 +162,42 @@ def test_an_oracle_says_each_class_as_often_as_the_target_asks(batch: Batch) -> 
 
     texts = ExplicitPrompt(BOTH, "quota").prompts(Batch([batch.prompts[0]] * 8, range(8), 8, 0))
     assert sorted(texts) == sorted({say(batch.prompts[0], cell).text for cell in cells(BOTH)})
+
+
+def test_a_search_measures_every_value_and_fits_no_more_than_it_must(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[float] = []
+
+    def fit_once(method: str, world: World, settings: Any, target: Any) -> dict[str, Tensor]:
+        fits.append(settings["scale"])
+        return {"a": torch.ones(1)}
+
+    def distance(self: World, intervention: Any, prompts: Any, target: Any) -> Measured:
+        off = abs(intervention - 2)  # the best scale is 2
+        return Measured(np.array([[2.0 + off / 2, 2.0 - off / 2]]), images=4, clip_t=0.7)
+
+    monkeypatch.setattr(fitting, "make_world", lambda *arguments: world)
+    monkeypatch.setattr(fitting, "fit", fit_once)
+    monkeypatch.setattr(fitting, "apply", lambda method, world, settings, target, fitted: settings["scale"])
+    monkeypatch.setattr(World, "measure", distance)
+    (tmp_path / "prompts.json").touch()
+    paths = WorldPaths(
+        prompts=(tmp_path / "prompts.json",),
+        **dict.fromkeys(("backbone", "classifier", "clip", "dino", "face_embedding"), tmp_path / "prompts.json"),
+    )
+    spec = {
+        "method": "interpret_diffusion",
+        "align": GENDER,
+        "seed": 0,
+        "settings": {k: v for k, v in settings_of("interpret_diffusion").items() if k != "scale"},
+        "search": {"scale": [0.5, 1, 2, 4]},
+    }
+    fitting.fit_method(spec, paths, tmp_path / "run", torch.device("cpu"))
+    assert fits == [0.5]
+    saved = json.loads((tmp_path / "run" / "adapter" / "method.json").read_text())
+    assert saved["settings"]["scale"] == 2
+    log = read_table(tmp_path / "run" / "train_log.parquet", TRAIN_LOG).to_pylist()
+    distances = [row["value"] for row in log if row["metric"] == "target_distance"]
+    assert distances == pytest.approx([0.1875, 0.125, 0.0, 0.25])
+    assert [row["phase"] for row in log if row["metric"] == "seconds"] == ["train"]
