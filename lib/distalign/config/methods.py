@@ -127,11 +127,11 @@ METHODS: dict[str, Method] = {
         takes_target=True,
         assigns=True,
         looks=True,
-        faithful="the gradient is the exact one through our sampler, by an adjoint sweep over stored latents, not through "
-        "EDICT's coupled inversion, whose images would not be those of the other rows; it is scaled to a length of its "
-        "own for each image, where the authors scale the loss by hand and clip each element to 0.001; the loss sees the "
-        "face once, not 16 random crops of the image, and no noise is added to the latents. An image without a face is "
-        "left as it is, also where an update lost the face.",
+        faithful="the gradient goes through our sampler, exactly, by an adjoint sweep over stored latents, not through "
+        "EDICT's coupled inversion, whose images would not be those of the other rows; each image's is scaled to the "
+        "same length, where the authors scale the loss by hand and clip each element to 0.001; the loss sees the face "
+        "once, not 16 random crops of the image, and no noise is added to the latents. An image without a face is left "
+        "as it is, also where an update lost the face.",
         settings={
             "steps": Setting(50, Count, "Updates of the latents.", "authors' code"),
             "learning_rate": Setting(

@@ -36,8 +36,10 @@ class Doodl(Intervention):
         z, velocity = noise, torch.zeros_like(noise)
         for _ in range(self.settings["steps"]):
             gradient = self._gradient(sampling, z, classes)
-            pulled = _norm(gradient) > 0
-            velocity = self.settings["momentum"] * velocity - self.settings["learning_rate"] * _unit(gradient)
+            norm = _norm(gradient)
+            pulled = (norm > 0) & norm.isfinite()
+            step = self.settings["momentum"] * velocity - self.settings["learning_rate"] * _unit(gradient)
+            velocity = torch.where(pulled, step, velocity)
             moved = z + velocity
             if self.settings["renormalise"]:
                 moved = moved * (_norm(noise) / _norm(moved))
