@@ -22,6 +22,20 @@ def alignment_loss(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) 
     return torch.stack(parts).sum(0)
 
 
+def mean_alignment_loss(logits: Mapping[str, Tensor], slopes: Mapping[str, Tensor]) -> Tensor:
+    """The part (B,) of each image in the divergence of a batch's mean from the target, summed over attributes.
+
+    It is linear in the image's class probabilities, with `slopes` (B, K) that are known of the whole batch: see
+    `targets.mean_slopes`.
+
+    Args:
+        logits: (B, K) of each attribute.
+        slopes: (B, K) of each attribute.
+    """
+    parts = [(logits[attribute].softmax(1) * slope).sum(1) for attribute, slope in slopes.items()]
+    return torch.stack(parts).sum(0)
+
+
 def similarity_loss(features: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> Tensor:
     """Image preservation (eq. 7): the sum (B,) of 1 - cosine over encoders, of unit vectors (B, D)."""
     parts = [1 - (features[encoder] * originals[encoder]).sum(1) for encoder in originals]

@@ -14,13 +14,14 @@ from distalign.alignment.losses import (
     disagreement_factors,
     face_loss,
     intersect_boxes,
+    mean_alignment_loss,
     scale_gradient_in_boxes,
     similarity_loss,
 )
 from distalign.alignment.originals import OriginalBatch
 from distalign.alignment.plan import Iteration
 from distalign.alignment.reading import FaceReader, class_probabilities
-from distalign.alignment.targets import alignment_targets
+from distalign.alignment.targets import alignment_targets, mean_slopes
 from distalign.config.attributes import ATTRIBUTES
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.sampler import decode
@@ -40,6 +41,7 @@ class Guide:
     Attributes:
         faces: of the images.
         targets: (B,) class of each attribute, or -1.
+        slopes: (B, K) of each attribute, where the mean over the batch is aligned (`targets.mean_slopes`); else empty.
         whole: (B,) factor on the image loss.
         region: (B,) further factor on its gradient inside `boxes`.
         boxes: (B, 4), where the expanded faces of image and original overlap.
@@ -49,11 +51,29 @@ class Guide:
 
     faces: FaceBatch
     targets: dict[str, Tensor]
+    slopes: dict[str, Tensor]
     whole: Tensor
     region: Tensor
     boxes: Tensor
     realism: Tensor
     references: Tensor
+
+
+@dataclass(frozen=True)
+class Pull:
+    """What an iteration's images give: see `Objective.pull`.
+
+    Attributes:
+        cotangent: dL/dz0 (B, C, h, w) of this process's images.
+        losses: sums over all images, of all processes.
+        read: class probabilities (N, K) of all faces, and whether each image has one: "found" (N,).
+        guide: of this process's images.
+    """
+
+    cotangent: Tensor
+    losses: dict[str, float]
+    read: dict[str, np.ndarray]
+    guide: Guide
 
 
 class Objective:
@@ -75,18 +95,16 @@ class Objective:
         self.confidence = spec["confidence"]
         self.seed = spec["seed"]
         self.fixed = spec.get("targets") == "fixed"
+        self.mean = spec.get("targets") == "batch_mean"
         self.micro_batch = spec["micro_batch"]
         self.pipeline, self.reader, self.bank, self.group = pipeline, reader, bank, group
 
-    def cotangent(
-        self, z0: Tensor, originals: OriginalBatch, iteration: Iteration, k: int, keep_graph: bool
-    ) -> tuple[Tensor, dict[str, float], dict[str, np.ndarray]]:
-        """(dL/dz0 (B, C, h, w), sums of the losses over all images, class probabilities of all faces).
+    def pull(self, z0: Tensor, originals: OriginalBatch, iteration: Iteration, k: int, keep_graph: bool) -> Pull:
+        """Look at the images of latents (B, C, h, w), decide what pulls them, and differentiate the losses.
 
         With `keep_graph` images are decoded once, all together in memory; else twice, the second time in micro-batches.
         """
-        parts = z0.detach().split(self.micro_batch["gradient"])
-        leaves = [part.clone().requires_grad_() for part in parts]
+        leaves = self._leaves(z0)
         decoded: list[Tensor] = []
         if keep_graph:
             decoded = [decode(self.pipeline, leaf, len(leaf)) for leaf in leaves]
@@ -94,20 +112,35 @@ class Objective:
         else:
             with torch.no_grad():
                 images = decode(self.pipeline, z0, self.micro_batch["sample"])
-        guide, faces = self._guide(images, originals, iteration, k)
-        sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=z0.device)
-        for i, leaf in enumerate(leaves):
-            rows = slice(i * self.micro_batch["gradient"], i * self.micro_batch["gradient"] + len(leaf))
-            image = decoded.pop(0) if keep_graph else decode(self.pipeline, leaf, len(leaf))
-            losses = self._losses(image, guide, originals, rows)
-            torch.stack(losses).sum().backward()
-            sums += torch.stack(losses).detach().double()
+        guide, read = self._guide(images, originals, iteration, k)
+        cotangent, sums = self._differentiate(leaves, decoded, guide, originals)
         self.group.sum([sums])
-        gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]
         named = dict(zip(LOSSES, sums.tolist(), strict=True))
         if "preserve" not in self.loss:
             del named["loss/preserve"]
-        return torch.cat(gradients), named, faces
+        return Pull(cotangent, named, read, guide)
+
+    def pull_again(self, z0: Tensor, guide: Guide, originals: OriginalBatch) -> Tensor:
+        """dL/dz0 (B, C, h, w) at other latents of the same images, which show nearly what the guide was decided on."""
+        cotangent, _ = self._differentiate(self._leaves(z0), [], guide, originals)
+        return cotangent
+
+    def _leaves(self, z0: Tensor) -> list[Tensor]:
+        """Micro-batches of latents, each to collect its gradient."""
+        return [part.clone().requires_grad_() for part in z0.detach().split(self.micro_batch["gradient"])]
+
+    def _differentiate(
+        self, leaves: list[Tensor], decoded: list[Tensor], guide: Guide, originals: OriginalBatch
+    ) -> tuple[Tensor, Tensor]:
+        """(dL/dz0, sums of LOSSES) over micro-batches, whose images are `decoded`, with graphs, or not yet."""
+        sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=leaves[0].device)
+        for i, leaf in enumerate(leaves):
+            rows = slice(i * self.micro_batch["gradient"], i * self.micro_batch["gradient"] + len(leaf))
+            image = decoded.pop(0) if decoded else decode(self.pipeline, leaf, len(leaf))
+            losses = self._losses(image, guide, originals, rows)
+            torch.stack(losses).sum().backward()
+            sums += torch.stack(losses).detach().double()
+        return torch.cat([leaf.grad for leaf in leaves if leaf.grad is not None]), sums
 
     @torch.no_grad()
     def _guide(
@@ -119,7 +152,8 @@ class Objective:
         everyone = {attribute: self.group.gather(values.cpu().numpy()) for attribute, values in read.items()}
         everyone["found"] = self.group.gather(faces.found.cpu().numpy())
         targets = self._targets(everyone, iteration, k, images.device)
-        return self._with_weights(images, faces, targets, originals), everyone
+        slopes = self._slopes(everyone, iteration, images) if self.mean else {}
+        return self._with_weights(images, faces, targets, slopes, originals), everyone
 
     def _targets(
         self, everyone: Mapping[str, np.ndarray], iteration: Iteration, k: int, device: torch.device
@@ -127,7 +161,7 @@ class Objective:
         """Targets of this process's images; the transport is over all images of a prompt, in all processes."""
         index = np.array(iteration.prompt_index)
         targets = {attribute: np.full(len(index), -1) for attribute in self.shares}
-        for prompt in range(len(iteration.prompts)):
+        for prompt in () if self.mean else range(len(iteration.prompts)):
             rows = index == prompt
             chosen = alignment_targets(
                 {attribute: everyone[attribute][rows] for attribute in self.shares},
@@ -143,12 +177,30 @@ class Objective:
         part = self.group.share(len(index))
         return {attribute: torch.from_numpy(values[part]).to(device) for attribute, values in targets.items()}
 
+    def _slopes(self, everyone: Mapping[str, np.ndarray], iteration: Iteration, images: Tensor) -> dict[str, Tensor]:
+        """Slopes of this process's images; the mean is over all images of a prompt, in all processes."""
+        index = np.array(iteration.prompt_index)
+        slopes = {attribute: np.zeros(everyone[attribute].shape) for attribute in self.shares}
+        for prompt in range(len(iteration.prompts)):
+            rows = index == prompt
+            own = {attribute: everyone[attribute][rows] for attribute in self.shares}
+            for attribute, values in mean_slopes(own, self.shares, everyone["found"][rows]).items():
+                slopes[attribute][rows] = values
+        part = self.group.share(len(index))
+        return {attribute: torch.from_numpy(values[part]).to(images) for attribute, values in slopes.items()}
+
     def _with_weights(
-        self, images: Tensor, faces: FaceBatch, targets: dict[str, Tensor], originals: OriginalBatch
+        self,
+        images: Tensor,
+        faces: FaceBatch,
+        targets: dict[str, Tensor],
+        slopes: dict[str, Tensor],
+        originals: OriginalBatch,
     ) -> Guide:
-        whole = disagreement_factors(targets, originals.classes, faces.found, self.loss["agree"])
+        compared = {} if slopes else targets  # without targets no image disagrees with its original
+        whole = disagreement_factors(compared, originals.classes, faces.found, self.loss["agree"])
         whole = torch.where(originals.found & ~faces.found, whole * self.loss.get("lost_face", 1.0), whole)
-        region = disagreement_factors(targets, originals.classes, faces.found, self.loss["face_region"])
+        region = disagreement_factors(compared, originals.classes, faces.found, self.loss["face_region"])
         expand = self.reader.classifier.expand
         boxes = intersect_boxes(expand_square(faces.boxes, expand), expand_square(originals.boxes, expand))
         boxes = torch.where((faces.found & originals.found)[:, None], boxes, 0)
@@ -163,7 +215,7 @@ class Objective:
                 own = own & (target == originals.classes[attribute]) & sure
             nearest = self.bank.nearest(embeddings, wanted)
             references[realism] = torch.where(own[realism][:, None], originals.face[realism], nearest)
-        return Guide(faces, targets, whole, region, boxes, realism, references)
+        return Guide(faces, targets, slopes, whole, region, boxes, realism, references)
 
     def _losses(self, images: Tensor, guide: Guide, originals: OriginalBatch, rows: slice) -> list[Tensor]:
         """Weighted sums of LOSSES over images (b, 3, H, W), the rows `rows` of the guide."""
@@ -173,7 +225,8 @@ class Objective:
             chips = self.reader.classifier.chips(images[found], guide.faces.boxes[rows][found])
             logits = self.reader.classifier(chips)
             targets = {attribute: target[rows][found] for attribute, target in guide.targets.items()}
-            align = alignment_loss(logits, targets).sum()
+            slopes = {attribute: slope[rows][found] for attribute, slope in guide.slopes.items()}
+            align = (mean_alignment_loss(logits, slopes) if slopes else alignment_loss(logits, targets)).sum()
             others = {name: own[rows][found] for name, own in originals.classes.items() if name not in self.shares}
             if others and self.loss.get("preserve"):
                 preserve = self.loss["preserve"] * alignment_loss(logits, others).sum()

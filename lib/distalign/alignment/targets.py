@@ -11,6 +11,7 @@ from scipy.stats import binom, multinomial
 # Up to this many count vectors the expectation is summed exactly: 32 images and 4 classes, the paper's race run, have
 # 6,545 and take about as many assignments of 32 faces.
 ENUMERATION_LIMIT = 7000
+TINY_SHARE = 1e-12  # where a class has no probability at all, in place of the logarithm of 0
 
 
 def alignment_targets(
@@ -50,6 +51,30 @@ def alignment_targets(
     for attribute, q in plan.items():
         targets[attribute][found] = assign(q, confidence)
     return targets
+
+
+def mean_slopes(
+    probabilities: Mapping[str, np.ndarray], shares: Mapping[str, Sequence[float]], found: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Slopes (N, K) of N KL(p || q) in the class probabilities p_b of each image, for each attribute.
+
+    p is the mean of p_b over the n images with a face, q the target. With slopes N / n log(p / q), the sum over these
+    images of <p_b, slope> has the divergence's value, and its gradient in p_b, but for a constant over classes, which
+    changes nothing as probabilities sum to 1. Zeros for images without a face.
+
+    Args:
+        probabilities: the classifier's (N, K) for each attribute, of the images of one prompt.
+        shares: the target distribution over the K classes of each attribute, all above 0.
+        found: (N,) bool, whether a face was found.
+    """
+    slopes = {}
+    for attribute, share in shares.items():
+        p = np.asarray(probabilities[attribute], np.float64)
+        slopes[attribute] = np.zeros_like(p)
+        if found.any():
+            mean = p[found].mean(axis=0).clip(min=TINY_SHARE)
+            slopes[attribute][found] = len(p) / found.sum() * np.log(mean / np.asarray(share))
+    return slopes
 
 
 def assign(q: np.ndarray, confidence: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
-from distalign.alignment.gradient import GradientSettings, accumulate_gradients, choose_steps
+from distalign.alignment.gradient import GradientSettings, accumulate_gradients, accumulate_renoised, choose_steps
 from distalign.alignment.memory import graphs_fit, retain_freed_memory
 from distalign.alignment.objective import Objective
 from distalign.alignment.originals import Originals
@@ -223,7 +223,8 @@ class Trainer:
         conditioning = encode_prompts(pipeline, [prompt.text for prompt in iteration.prompts], self.padding)
         leaf = conditioning.leaf()
         index = torch.tensor(iteration.prompt_index[self.part], device=device)
-        noise = initial_noise(pipeline.latent_shape, iteration.noise_seeds[self.part])
+        seeds = iteration.noise_seeds[self.part]
+        noise = initial_noise(pipeline.latent_shape, seeds)
         generator = torch.Generator().manual_seed(stable_seed(spec["seed"], "gradient steps", k))
         schedule = build_schedule(pipeline.scheduler_config, iteration.steps)
         choice = choose_steps(self.gradient, schedule, generator)
@@ -235,13 +236,22 @@ class Trainer:
             through_latents=self.gradient.weights == "exact",
         )  # fmt: skip
         originals = self.originals.batch(iteration, self.part, device)
-        cotangent, losses, read = self.objective.cotangent(rollout.z0, originals, iteration, k, keep)
+        pull = self.objective.pull(rollout.z0, originals, iteration, k, keep)
+        share, size = 1 / (1 + self.gradient.renoise), spec["micro_batch"]["gradient"]
         accumulate_gradients(
-            pipeline, rollout, cotangent, leaf, index, spec["guidance"], self.gradient, choice,
-            spec["micro_batch"]["gradient"],
-        )  # fmt: skip
+            pipeline, rollout, share * pull.cotangent, leaf, index, spec["guidance"], self.gradient, choice, size
+        )
+        for j in range(self.gradient.renoise):
+            again = initial_noise(
+                pipeline.latent_shape, [stable_seed(spec["seed"], "renoise", k, j, seed) for seed in seeds]
+            )
+            accumulate_renoised(
+                pipeline, rollout, again, lambda z: share * self.objective.pull_again(z, pull.guide, originals),
+                leaf, index, spec["guidance"], self.gradient, size,
+            )  # fmt: skip
         conditioning.backward(leaf)
-        metrics = {name: value / self.plan.images for name, value in losses.items()}
+        read = pull.read
+        metrics = {name: value / self.plan.images for name, value in pull.losses.items()}
         metrics["face_found"] = float(read["found"].mean())
         prompt_index = np.array(iteration.prompt_index)
         for attribute in spec["align"]:
@@ -277,7 +287,8 @@ class Trainer:
         wanted = self.spec["gradient"].get("keep_graph", "auto")
         if wanted != "auto":
             return bool(wanted)
-        steps = self.spec["gradient"].get("steps") or max(self.spec["sampler_steps"])
+        gradient = self.spec["gradient"]
+        steps = gradient.get("steps") or gradient.get("last") or max(self.spec["sampler_steps"])
         images = self.part.stop - self.part.start
         fits = graphs_fit(
             self.pipeline, self.plan.sets[0][0][0].text, self.padding, self.spec["guidance"], images * steps

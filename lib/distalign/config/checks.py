@@ -102,9 +102,30 @@ def _training(settings: RunSettings) -> Iterator[Finding]:
         yield ("gradient", "steps"), f"more than the fewest sampler_steps: {min(settings.sampler_steps)}"
     if gradient.steps is not None and gradient.weights == "exact":
         yield ("gradient", "steps"), "not for weights: exact, whose sweep passes every step"
+    yield from _exact_chain(settings)
+    if gradient.choice is not None and gradient.steps is None:
+        yield ("gradient", "choice"), "says which steps; needs gradient.steps"
+    if settings.targets == "batch_mean":
+        for attribute, shares in settings.align.items():
+            if not all(shares.get(name) for name in ATTRIBUTES[attribute]):
+                yield ("targets",), f"batch_mean needs a share above 0 for every class of {attribute}"
     for key in ("agree", "face_region"):
         for attribute in settings.align.keys() - getattr(settings.loss, key).keys():
             yield ("loss", key), f"lacks the factor of {attribute}, which the run aligns"
+
+
+def _exact_chain(settings: RunSettings) -> Iterator[Finding]:
+    """Parts of the exact chain."""
+    gradient = settings.gradient
+    for key in ("last", "truncate", "renoise"):
+        if getattr(gradient, key) is not None and gradient.weights != "exact":
+            yield ("gradient", key), f"only for weights: exact, not {gradient.weights}"
+    if gradient.last is not None and gradient.last > min(settings.sampler_steps):
+        yield ("gradient", "last"), f"more than the fewest sampler_steps: {min(settings.sampler_steps)}"
+    if gradient.last is not None and gradient.truncate is not None:
+        yield ("gradient", "truncate"), "not together with last: both say where the chain begins"
+    if gradient.renoise is not None and gradient.weights == "exact" and gradient.last != 1:
+        yield ("gradient", "renoise"), "needs last: 1, as its further images pass one step only"
 
 
 def _classifier(settings: RunSettings, preset: Preset) -> Iterator[Finding]:

@@ -296,6 +296,36 @@ METHODS: dict[str, Method] = {
         "Diffusion 1.5 with several attributes only in the first 20 steps. Written from the authors' description and "
         "code; the equations of the paper itself could not be read.",
     ),
+    "doodl": Method(
+        title="DOODL",
+        reference="Wallace et al. 2023, arXiv 2303.13703",
+        summary="Each image's starting latents are optimised until the classifier inside the loss sees in its face the "
+        "class drawn for it.",
+        stage="latents",
+        equation="v ← μ v − η √d g / ‖g‖, g = ∂ CE(classifier(face(image(z_T))), y) / ∂z_T, y ~ target\n"
+        "z_T ← (z_T + v) ‖z‖ / ‖z_T + v‖, with z the noise it began with, of d numbers",
+        cost="1 + 2 × `steps`, half of these with a backward pass each; in time 1 + about 4 × `steps`",
+        fit="none",
+        takes_target=True,
+        assigns=True,
+        looks=True,
+        faithful="the gradient goes through our sampler, exactly, by an adjoint sweep over stored latents, not through "
+        "EDICT's coupled inversion, whose images would not be those of the other rows; each image's is scaled to the "
+        "same length, where the authors scale the loss by hand and clip each element to 0.001; the loss sees the face "
+        "once, not 16 random crops of the image, and no noise is added to the latents. An image without a face is left "
+        "as it is, also where an update lost the face.",
+        settings={
+            "steps": Setting(50, Count, "Updates of the latents.", "authors' code"),
+            "learning_rate": Setting(
+                0.001, Positive, "η: root mean square of an update's elements, before momentum; the noise's is 1."
+            ),
+            "momentum": Setting(0.9, Share, "μ: share of the update before that is repeated.", "authors' code"),
+            "renormalise": Setting(
+                True, bool, "Whether each image's latents keep the norm of the noise they began with.", "authors' code"
+            ),
+            "assignment": ASSIGNMENT,
+        },
+    ),
 }
 
 

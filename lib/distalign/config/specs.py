@@ -26,6 +26,8 @@ def run_meaning(settings: RunSettings) -> dict[str, Any]:
         meaning.pop("prefix_tokens", None)
     if settings.gradient.weights == "exact":
         meaning["gradient"].setdefault("damping", 1.0)
+    if settings.gradient.choice == "random":
+        meaning["gradient"].pop("choice")
     for key in ("agree", "face_region"):
         factors = meaning["loss"][key]
         meaning["loss"][key] = {attribute: factors[attribute] for attribute in settings.align if attribute in factors}

@@ -75,7 +75,7 @@ def sample(
     noise: Tensor,
     conditioning: TextConditioning,
     prompt_index: Tensor,
-    steps: int,
+    steps: int | Schedule,
     guidance: float,
     micro_batch: int,
     keep: bool = False,
@@ -88,23 +88,23 @@ def sample(
     Nothing is differentiated, except that steps in `graph_steps` keep the graph of their U-Net evaluation: their
     input latent is detached, so the graphs of different steps are independent of each other; it collects a gradient
     only with `through_latents`. With `keep`, the input latents of every step are returned. `micro_batch` images are
-    sampled together.
+    sampled together. `steps` may be a schedule, to sample by another one than the model's of so many steps.
 
     `score(i, latents, timestep)` predicts in the place of `predict_noise`; then all images are one micro-batch.
     """
-    schedule = build_schedule(pipeline.scheduler_config, steps)
+    schedule = steps if isinstance(steps, Schedule) else build_schedule(pipeline.scheduler_config, steps)
     device = pipeline.device
     noise, prompt_index = noise.to(device), prompt_index.to(device)
     timesteps = torch.as_tensor(schedule.timesteps, device=device)
     rollout = Rollout(schedule, torch.empty_like(noise))
     if keep:
-        rollout.latents = noise.new_empty(steps, *noise.shape)
+        rollout.latents = noise.new_empty(schedule.steps, *noise.shape)
     for start in range(0, len(noise), micro_batch):
         stop = min(start + micro_batch, len(noise))
         z, before = noise[start:stop], None
         states, mask = conditioning.batch(prompt_index[start:stop])
         states = states.detach().requires_grad_(bool(graph_steps) and conditioning.embeddings.requires_grad)
-        for i in range(steps):
+        for i in range(schedule.steps):
             if rollout.latents is not None:
                 rollout.latents[i, start:stop] = z
             kept = i in graph_steps

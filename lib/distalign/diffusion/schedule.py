@@ -3,8 +3,9 @@
 import copy
 import functools
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Schedule:
     current: np.ndarray
     previous: np.ndarray
     noise_share: np.ndarray  # the released code's 1 / A_t at these timesteps, not normalised
+    signal: np.ndarray  # sqrt(abar_t): z_i is made of signal x clean latent and sqrt(1 - signal^2) x noise
 
     @property
     def steps(self) -> int:
@@ -59,6 +61,17 @@ class Schedule:
             carried = self.previous[i] * adjoint
             adjoint = self.latent[i] * adjoint + self.data_latent[i] * data
         return adjoint, weights
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Clean latents (B, C, h, w) noised to the last timestep by standard normal noise of the same shape."""
+        signal = float(self.signal[-1])
+        return signal * clean + math.sqrt(1 - signal**2) * noise
+
+    def last_denoising(self) -> "Schedule":
+        """A sampling of one step: from the last timestep straight to the clean latent predicted there."""
+        last = {name: values[-1:] for name, values in vars(self).items()}
+        zero, one = np.zeros(1), np.ones(1)
+        return replace(self, **last | {"latent": zero, "current": one, "previous": zero})
 
     def released_factors(self) -> np.ndarray:
         """(S,) factors by which the released code scales the gradient of each e_i; their product is 1.
@@ -94,7 +107,7 @@ def _build(table: str, steps: int) -> Schedule:
     abar, beta = scheduler.alphas_cumprod.double().numpy()[timesteps], scheduler.betas.double().numpy()[timesteps]
     data_latent, data_output, latent, current, previous = columns
     share = np.sqrt(abar * (1 - abar)) / beta
-    return Schedule(timesteps, data_latent, data_output, latent, current, previous, share)
+    return Schedule(timesteps, data_latent, data_output, latent, current, previous, share, np.sqrt(abar))
 
 
 def _step_response(scheduler: Any, i: int) -> tuple[float, float, float, float, float]:

@@ -106,6 +106,7 @@ def make_world(spec: Mapping[str, Any], backbone: Path, device: torch.device, pa
         train=load_split(paths.prompts, settings.get("fit_on", "train")) if paths else (),
         validation=load_split(paths.prompts, "validation") if paths else (),
         load_reader=lambda: _reader(spec, paths, device),
+        gradient_batch=spec["micro_batch"].get("gradient", 1),
     )
 
 

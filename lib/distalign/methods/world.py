@@ -61,6 +61,7 @@ class World:
         train: prompts to fit on; those of the test split where a run's settings say so.
         validation: prompts that settings are searched on.
         images: per prompt, where images are measured.
+        gradient_batch: images differentiated at once, for methods that do; changes no result.
         load_reader: loads detector, classifier and encoders; methods that do not look at images never call it.
     """
 
@@ -74,6 +75,7 @@ class World:
     train: Sequence[Prompt]
     validation: Sequence[Prompt]
     load_reader: Callable[[], FaceReader]
+    gradient_batch: int = 1
 
     @cached_property
     def reader(self) -> FaceReader:

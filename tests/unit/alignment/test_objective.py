@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def world(tiny_backbone: Path, tmp_path: Path) -> dict[str, Any]:
 def cotangent(world: dict[str, Any], spec: dict[str, Any], keep_graph: bool = False) -> tuple[Tensor, dict[str, float]]:
     judges = world["judges"]
     objective = Objective(spec, world["pipeline"], judges.reader, judges.bank, Group())
-    value, losses, _ = objective.cotangent(world["z0"], world["originals"], world["iteration"], 0, keep_graph)
-    return value, losses
+    pull = objective.pull(world["z0"], world["originals"], world["iteration"], 0, keep_graph)
+    return pull.cotangent, pull.losses
 
 
 @pytest.mark.parametrize("keep_graph", [False, True])
@@ -123,6 +123,90 @@ def test_against_the_paper_s_formulas_written_out(
     assert F.cosine_similarity(value.flatten(), expected.flatten(), dim=0) > 1 - 1e-6
     assert torch.allclose(value, expected, rtol=1e-3, atol=1e-5)
     assert sum(losses.values()) == pytest.approx(total.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_batch_mean_against_the_divergence_of_the_mean_in_one_graph(world: dict[str, Any], lost: bool) -> None:
+    spec = tiny_spec(targets="batch_mean", micro_batch={"sample": 4, "gradient": 3})
+    spec["loss"] |= {"agree": {"gender": 0.1, "race": 0.1}}  # without effect
+    reader, originals = world["judges"].reader, world["originals"]
+    find = lose_the_third if lost else detect
+    world["judges"] = replace(world["judges"], reader=replace(reader, detect=find), bank=None)
+    z0 = world["z0"].clone().requires_grad_()
+    images = decode(world["pipeline"], z0, 4)
+    faces = find(images.detach())
+    prompt = torch.tensor(world["iteration"].prompt_index)
+    prompt_of_face = prompt[faces.found]
+    logits = reader.classifier(reader.classifier.chips(images[faces.found], faces.boxes[faces.found]))
+    align = images.sum() * 0
+    for attribute, share in spec["align"].items():
+        q = torch.tensor(list(share.values()))
+        for p in range(2):
+            mean = logits[attribute].softmax(1)[prompt_of_face == p].mean(0)
+            align = (
+                align + 4 / 2 * (mean * (mean / q).log()).sum()
+            )  # 4 images, 2 prompts: the mean over prompts is used
+    total = align
+    for name, encoder in reader.encoders.items():
+        total = total + 2.0 * (1 - (encoder.encode_images(images) * originals.features[name]).sum(1)).sum()
+    (expected,) = torch.autograd.grad(total, z0)
+    for keep_graph in (False, True):
+        value, losses = cotangent(world, spec, keep_graph)
+        assert torch.allclose(value, expected, rtol=1e-3, atol=1e-5)
+        assert losses["loss/align"] == pytest.approx(align.item(), rel=1e-4)
+        assert losses["loss/face"] == 0
+
+
+@dataclass(frozen=True)
+class Half(Group):
+    """One of two processes; what the other one reads is known."""
+
+    everyone: tuple[np.ndarray, ...] = ()
+    seen: list[np.ndarray] = field(default_factory=list)
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        self.seen.append(values)
+        return next(
+            whole
+            for whole in self.everyone
+            if whole.shape[1:] == values.shape[1:] and np.allclose(whole[self.share(4)], values, atol=1e-4)
+        )
+
+    def sum(self, tensors: Any) -> None:
+        pass
+
+
+def test_batch_mean_is_over_all_processes(world: dict[str, Any]) -> None:
+    spec = tiny_spec(targets="batch_mean", loss=tiny_spec()["loss"] | {"image": 0})
+    judges, iteration = world["judges"], replace(world["iteration"], prompt_index=(0, 1, 0, 1))
+    world["iteration"] = iteration
+    objective = Objective(spec, world["pipeline"], judges.reader, judges.bank, Group())
+    whole = objective.pull(world["z0"], world["originals"], iteration, 0, False)
+    alone = objective.pull(world["z0"], world["originals"], replace(iteration, prompt_index=(0, 1, 2, 3)), 0, False)
+    for rank in range(2):
+        group = Half(rank, 2, everyone=tuple(whole.read.values()))
+        own = Objective(spec, world["pipeline"], judges.reader, judges.bank, group)
+        rows = group.share(4)
+        pull = own.pull(world["z0"][rows], _rows(world["originals"], rows), iteration, 0, False)
+        assert len(group.seen) == len(whole.read)
+        torch.testing.assert_close(pull.cotangent, whole.cotangent[rows], rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(pull.cotangent, alone.cotangent[rows], rtol=1e-2, atol=1e-6)
+
+
+def _rows(originals: OriginalBatch, rows: slice) -> OriginalBatch:
+    def part(value: Any) -> Any:
+        return {name: own[rows] for name, own in value.items()} if isinstance(value, dict) else value[rows]
+
+    return OriginalBatch(**{name: part(value) for name, value in vars(originals).items()})
+
+
+def test_the_pull_at_the_same_latents_is_the_same_again(world: dict[str, Any]) -> None:
+    judges = world["judges"]
+    objective = Objective(tiny_spec(), world["pipeline"], judges.reader, judges.bank, Group())
+    pull = objective.pull(world["z0"], world["originals"], world["iteration"], 0, False)
+    assert torch.equal(objective.pull_again(world["z0"], pull.guide, world["originals"]), pull.cotangent)
+    other = objective.pull_again(world["z0"] + 0.1, pull.guide, world["originals"])
+    assert not torch.allclose(other, pull.cotangent)
 
 
 def test_losses_of_weight_zero_are_not_computed(world: dict[str, Any]) -> None:

@@ -173,7 +173,10 @@ def test_long_gradients_are_shortened(tiny_backbone: Path, tmp_path: Path) -> No
     [
         {"gradient": {"weights": "exact", "damping": 0.5, "keep_graph": True}},
         {"gradient": {"weights": "released", "steps": 2, "keep_graph": "auto"}},
+        {"gradient": {"weights": "exact", "truncate": "random", "keep_graph": False}},
+        {"gradient": {"weights": "unstandardised", "steps": 2, "choice": "even", "keep_graph": "auto"}},
         {"train": ["prompt_prefix"], "prefix_tokens": 2},
+        {"train": ["prompt_prefix"], "prefix_tokens": 2, "targets": "batch_mean"},
         {"align": {"gender": {"female": 0.3, "male": 0.7}}},
     ],
     ids=str,
@@ -184,6 +187,24 @@ def test_every_kind_of_run(tiny_backbone: Path, tmp_path: Path, changes: dict[st
     del spec["validate_every"]
     finetune(spec, paths, 1, tiny_judges)
     assert any((paths.run / "adapter").iterdir())
+
+
+def test_further_images_of_the_last_step_are_averaged(tiny_backbone: Path, tmp_path: Path) -> None:
+    """The first update's gradient, with its length: twice as many further images, kept graphs and smaller batches."""
+    norms = {}
+    for name, options in {
+        "one": {"last": 1},
+        "kept": {"last": 1, "renoise": 2, "keep_graph": True},
+        "flat": {"last": 1, "renoise": 2, "keep_graph": False},
+    }.items():
+        paths = tiny_paths(tiny_backbone, tmp_path / name)
+        spec = tiny_spec(iterations=1, gradient={"weights": "exact", "keep_graph": False} | options)
+        del spec["validate_every"]
+        finetune(spec, paths, 1, tiny_judges)
+        (norms[name],) = (row["value"] for row in log_without_times(paths) if row["metric"] == "gradient_norm")
+    assert norms["kept"] == pytest.approx(norms["flat"], rel=1e-4)
+    assert norms["flat"] != pytest.approx(norms["one"], rel=1e-3)
+    assert 0.3 < norms["flat"] / norms["one"] < 3
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing(tiny_backbone: Path, tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def test_another_estimator_inherits_no_options(raw: dict[str, Any], root: Path) 
     assert (runs["kept"].gradient.weights, runs["kept"].gradient.damping) == ("exact", 0.3)
 
 
+def test_an_option_s_default_written_out_changes_nothing(raw: dict[str, Any], root: Path) -> None:
+    sparse = {"weights": "unstandardised", "steps": 3}
+    raw["runs"] |= {
+        "sparse": {"from": "ours_gender", "gradient": sparse},
+        "even": {"from": "ours_gender", "gradient": {**sparse, "choice": "even"}},
+    }
+    before = load_study(raw, root)
+    raw["runs"]["sparse"]["gradient"] = {**sparse, "choice": "random"}
+    after = load_study(raw, root)
+    assert after.finetune_spec("sparse", 0) == before.finetune_spec("sparse", 0)
+    assert after.finetune_spec("even", 0)["gradient"]["choice"] == "even"
+
+
 def test_seeds_of_a_run_and_its_descendants(raw: dict[str, Any], root: Path) -> None:
     raw["runs"]["ours_gender"]["seeds"] = [3, 4]
     study = load_study(inline(raw, rank=3), root)

@@ -46,6 +46,26 @@ class Gradient(Model):
         description="Take the gradient at this many steps drawn at random, those of large weight more often, scaled to "
         "stay unbiased; unset: at all.",
     )
+    choice: Literal["random", "even"] | None = Field(
+        None,
+        description="Which steps these are. random: as above; even: equally spaced from a random first one, all scaled "
+        "alike (with weights: unstandardised this is DRTune, which does not scale); unset: random.",
+    )
+    last: Count | None = Field(
+        None,
+        description="Only for exact: the chain through this many last steps alone, what goes in held fixed (DRaFT-K); "
+        "unset: through all.",
+    )
+    renoise: Count | None = Field(
+        None,
+        description="Only for exact with last: 1: this many further images, each the final latent noised anew to the "
+        "last timestep and denoised once; the gradient is the mean over these and the sampled one (DRaFT-LV).",
+    )
+    truncate: Literal["random"] | None = Field(
+        None,
+        description="Only for exact: the chain from a step on that is drawn anew at every iteration, uniformly "
+        "(AlignProp); unset: through all.",
+    )
     keep_graph: Literal["auto"] | bool = Field(
         "auto",
         description="Keep each step's graph from the rollout instead of running it again: faster, more memory. "
@@ -138,11 +158,13 @@ class RunSettings(Model):
     confidence: Share = Field(
         description="C: an image whose most probable target class has less probability than this has no target."
     )
-    targets: Literal["transport", "fixed"] | None = Field(
+    targets: Literal["transport", "fixed", "batch_mean"] | None = Field(
         None,
         description="Target classes by optimal transport in expectation over draws of the target distribution "
-        "(transport: eq. 5), or to one fixed set with its shares (fixed: half of the faces each for two classes); "
-        "unset: transport.",
+        "(transport: eq. 5), or to one fixed set with its shares (fixed: half of the faces each for two classes). "
+        "batch_mean: no classes; the alignment loss is, per prompt and attribute, KL(mean of the faces' class "
+        "probabilities || target distribution), the image loss counts in full and the face loss not at all. "
+        "Unset: transport.",
     )
     loss: Loss = Field(description="Weights of the image and face losses.")
     classifier: Name = Field("loss", description="The preset's classifier inside the losses.")
