@@ -1,0 +1,80 @@
+"""Every method as a row, through the whole workflow, with the smoke preset's budget."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from distalign.config.methods import METHODS
+from helpers.workflow import copy_project, edit_yaml, first_rows, planned, snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
+SMOKE = ("--config", "preset=smoke")
+TABLES = "results/smoke/tables/methods"
+# Evaluations of the U-Net per image, relative to plain sampling: all rows align gender.
+COSTS = {"concept_algebra": 2.5, "fair_diffusion": 2, "doodl": 3}
+FITTED = [name for name, method in METHODS.items() if not method.finetuned]
+SETTINGS = {"fair_diffusion": {"lookup": "all"}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which a row of every method ran to the end; read only."""
+    project = copy_project(tmp_path_factory.mktemp("methods") / "distalign")
+    runs: dict[str, Any] = {"original": {"method": "original"}}
+    for name in FITTED[1:]:
+        runs[name] = {"method": name, "align": {"gender": "uniform"}, "settings": SETTINGS.get(name, {})}
+    runs["searched"] = {"from": "debiasvl", "search": {"strength": [1, 500]}}
+    columns = ["bias/gender", "clip_t", "face_found", "takes_target", "inference_cost", "inference_seconds", "seconds"]
+    table = {"title": "Methods", "evaluation": "few", "columns": columns, "rows": [{"run": name} for name in runs]}
+    evaluations = first_rows()["evaluations"] | {"few": {"at_most": 2}}
+    edit_yaml(project / "config.yaml", runs=runs, evaluations=evaluations, tables={"methods": table}, figures={})
+    result = snakemake(project, *SMOKE, f"{TABLES}.parquet")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return project
+
+
+def test_every_method_has_a_row(project: Path) -> None:
+    rows = duckdb.sql(f"select run, metric, value from '{project / TABLES}.parquet'").fetchall()
+    values = {(run, metric): value for run, metric, value in rows}
+    for name in FITTED:
+        assert values[name, "inference_cost"] == pytest.approx(COSTS.get(name, 1), abs=1e-9), name
+        assert values[name, "inference_seconds"] > 0
+        assert values[name, "takes_target"] == METHODS[name].takes_target
+        assert 0 <= values[name, "clip_t"] <= 1
+        assert (values[name, "seconds"] is None) == (name == "original")
+    text = (project / f"{TABLES}.md").read_text()
+    assert "Takes a target" in text
+    assert text.count(" yes ") == sum(METHODS[name].takes_target for name in FITTED)
+
+
+def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(project: Path) -> None:
+    images = project / "results/smoke/images"
+    query = "select prompt_id, index, noise_seed, prompt, md5(image.bytes) from '{}' order by all"
+    original = duckdb.sql(query.format(images / "original/0/few.parquet")).fetchall()
+    assert len(original) == 4
+    for name in FITTED[1:]:
+        own = duckdb.sql(query.format(images / f"{name}/0/few.parquet")).fetchall()
+        assert [row[:4] for row in own] == [row[:4] for row in original]
+        assert own != original, f"{name} changes nothing"
+
+
+def test_a_search_is_logged(project: Path) -> None:
+    log = project / "results/smoke/runs/searched/0/train_log.parquet"
+    counted = duckdb.sql(f"select count(*) from '{log}' where metric = 'target_distance'").fetchall()
+    assert counted == [(2,)]
+
+
+def test_a_changed_setting_fits_again_and_a_new_row_of_another_does_not(project: Path) -> None:
+    assert planned(project, *SMOKE, f"{TABLES}.parquet") == {}
+    config = (project / "config.yaml").read_text()
+    try:
+        (project / "config.yaml").write_text(config.replace("lookup: all", "lookup: all\n      scale: 5"))
+        jobs = planned(project, *SMOKE, f"{TABLES}.parquet")
+        assert {rule: count for rule, count in jobs.items() if rule in ("fit_method", "generate_images")} == {
+            "fit_method": 1,
+            "generate_images": 1,
+        }
+    finally:
+        (project / "config.yaml").write_text(config)
