@@ -45,7 +45,7 @@ def fit(world: World, settings: Mapping[str, Any], target: Target) -> dict[str, 
     pipeline, kinds = world.pipeline, cells(target)
     prompts = spread(world.train, settings.get("concepts"))
     shares = world.measure(Intervention(), prompts, target).shares()
-    lacking = np.nan_to_num(cell_shares(target) - shares).clip(min=0)
+    lacking = np.nan_to_num(cell_shares(target) - shares).round(9).clip(min=0)  # a rounding error lacks nothing
     sources, destinations = [], []
     for prompt, u in zip(prompts, lacking, strict=True):
         rare = np.flatnonzero(u)

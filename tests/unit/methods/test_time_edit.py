@@ -89,9 +89,12 @@ def test_a_larger_strength_changes_less(world: World, monkeypatch: pytest.Monkey
     assert sizes[0] > 1.2 * sizes[1] > 1.2 * 1.2 * sizes[2] > 0
 
 
-def test_fair_or_faceless_concepts_leave_the_model_as_it_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured(world, monkeypatch, [[5, 5], [0, 0], [3, 3]])
-    fitted = time_edit.fit(world, settings_of("time_edit"), GENDER)
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_right_or_faceless_concepts_leave_the_model_as_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    measured(world, monkeypatch, [[10 * share, 10 - 10 * share], [0, 0], [70 * share, 70 - 70 * share]])
+    fitted = time_edit.fit(world, settings_of("time_edit"), {"gender": {"female": share, "male": 1 - share}})
     for name, weight in layers(world.pipeline).items():
         assert torch.equal(weight, fitted[name])
         assert weight.data_ptr() != fitted[name].data_ptr()
