@@ -81,6 +81,15 @@ ASSIGNMENT = Setting(
     "How an image gets its class: quota (each prompt's images have the target's shares exactly) or iid (drawn).",
 )
 
+EDITED = {  # which concepts a method of named concepts edits
+    "fit_on": Setting(
+        "train",
+        Literal["train", "test"],
+        "The split whose concepts are edited; test: an oracle, told what it will be asked.",
+    ),
+    "concepts": Setting(None, Count | None, "How many of its prompts are edited, evenly spread over it; unset: all."),
+}
+
 METHODS: dict[str, Method] = {
     UNCHANGED: Method(
         title="Original",
@@ -155,6 +164,67 @@ METHODS: dict[str, Method] = {
         takes_target=True,
         assigns=True,
         settings={"assignment": ASSIGNMENT},
+    ),
+    "uce": Method(
+        title="UCE",
+        reference="Gandikota et al. 2023, arXiv 2308.14761",
+        summary="Unified concept editing: a closed-form edit of the keys and values of named concepts. Each gets as "
+        "much of every class as rounds of images say, until the images have the target's shares.",
+        stage="weights",
+        equation="W' = argmin s_e Σ |W'c - v*|² + s_p Σ_kept |W'c - W c|² + λ |W' - W|²,  "
+        "v* = W c + Σ_a w_a |W c| W c_a / |W c_a|,\nw_a ← w_a + step (desired_a - measured_a)",
+        cost="1",
+        fit="up to `rounds` times images of each concept, then < 1 s",
+        concepts="to apply",
+        takes_target=True,
+        measures=True,
+        faithful="measured with the classifier inside the loss instead of zero-shot CLIP. Every edit starts from the "
+        "model's own weights and w adds up (the 2023 script edits edited weights; the 2025 one changes cached values "
+        "in place). c_a is the concept's own token in the prompt that says the class (`a female doctor`) instead of "
+        "the class's word by itself: so several attributes can be said. |W c| is per token. What is kept is the empty "
+        "prompt without padding, as 2023's edit does without a list, not a list of professions. A concept within the "
+        "tolerance is not moved, but looked at again in the next round. One phrasing per concept, the run's own.",
+        settings={
+            **EDITED,
+            "rounds": Setting(30, Count, "Most rounds of images.", "authors' code"),
+            "step": Setting(0.1, Positive, "How far a round moves w, per unit of a missing share.", "authors' code"),
+            "tokens": Setting(
+                "last",
+                Literal["last", "rest"],
+                "Of a prompt are edited: the concept's last token, or that and all after it, with the end.",
+                "authors' code of 2025; rest: of 2023, there with padding",
+            ),
+            "erase_scale": Setting(1.0, Positive, "Weight s_e of edited tokens.", "authors' code"),
+            "preserve_scale": Setting(
+                0.1, NonNegative, "Weight s_p of the empty prompt's tokens.", "authors' code of 2023; 1 in 2025"
+            ),
+            "strength": Setting(0.5, Positive, "λ: the larger, the less the weights change.", "authors' code"),
+            "tolerance": Setting(
+                0.05, NonNegative, "A concept none of whose shares is as far from the target stays.", "authors' code"
+            ),
+        },
+    ),
+    "time_edit": Method(
+        title="TIME",
+        reference="Orgad et al. 2023, arXiv 2303.08084",
+        summary="Editing implicit assumptions: tokens of a prompt get the keys and values they have in the prompt that "
+        "says what the model shows too rarely. The target says where to, λ how far: search it.",
+        stage="weights",
+        equation="W' = (λ W + Σ v* cᵀ)(λ I + Σ c cᵀ)⁻¹,  v* = W Σ_a u_a c_a / Σ_a u_a,  "
+        "u_a = max(target_a - measured_a, 0)",
+        cost="1",
+        fit="images of each concept once, then < 1 s",
+        concepts="to apply",
+        takes_target=True,
+        measures=True,
+        faithful="all concepts in one edit with one λ, where the paper tunes one for each; destinations from a "
+        "measurement instead of a list; the weighted mean is ours, with two classes it is the paper's counter-"
+        "stereotype. Padding is not edited, so that λ means the same under every padding; in the authors' code it is, "
+        "up to 77 tokens. No further phrasings of a prompt.",
+        settings={
+            **EDITED,
+            "strength": Setting(0.1, Positive, "λ: the larger, the less the weights change.", "authors' code"),
+        },
     ),
     "concept_algebra": Method(
         title="Concept Algebra",

@@ -51,10 +51,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "alignment/*.py", "diffusion/*.py", "faces/*.py", "encoders/*.py", "classifiers/models.py", "prompts/*.py",
         "store/seeds.py",
     ),
-    "fit": ("methods/fitting.py", "methods/world.py", "methods/assignment.py"),
+    "fit": ("methods/fitting.py", "methods/world.py", "methods/assignment.py", "methods/cross_attention.py"),
     "generate": (
-        "methods/loading.py", "methods/assignment.py", "measure/cost.py", "diffusion/*.py", "prompts/*.py",
-        "store/images.py", "store/seeds.py",
+        "methods/loading.py", "methods/assignment.py", "methods/cross_attention.py", "measure/cost.py",
+        "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py",
     ),
     "classify": (
         "measure/classify.py", "alignment/reading.py", "faces/*.py", "classifiers/*.py", "encoders/*.py",
