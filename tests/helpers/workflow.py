@@ -36,6 +36,7 @@ def first_rows() -> dict[str, Any]:
     tables = {name: config["tables"][name] for name in ("headline", "headline_readers", "comparison")}
     for table in tables.values():
         table["rows"] = [row for row in table["rows"] if row["run"] in runs]
+        table["columns"] = table["columns"][:6]
     return config | {
         "runs": {name: config["runs"][name] for name in runs},
         "evaluations": {"occupations": config["evaluations"]["occupations"]},

@@ -72,8 +72,6 @@ def _settings(settings: RunSettings) -> Iterator[Finding]:
             method.model().model_validate({name: value})
         except ValidationError as error:
             yield path, error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-    for name in settings.search.keys() & settings.settings.keys():
-        yield ("search", name), "is also given in settings; say it in one place"
     if not method.takes_target:
         for attribute, shares in settings.align.items():
             if len(set(shares.values())) > 1:

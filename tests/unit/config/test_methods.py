@@ -11,6 +11,7 @@ from distalign.config.method_docs import methods_page
 from distalign.config.methods import METHODS
 from distalign.config.specs import run_meaning
 from distalign.config.study import load_study
+from helpers.workflow import edit_yaml
 
 Problems = Callable[[Any], dict[str, str]]
 ORACLE = {"method": "explicit_prompt", "align": {"gender": "uniform"}}
@@ -24,11 +25,6 @@ ORACLE = {"method": "explicit_prompt", "align": {"gender": "uniform"}}
         ({"search": {"assignment": ["quota", "iid!"]}}, "search.assignment[1]", "'quota' or 'iid'"),
         ({"search": {"strength": [1, 2]}}, "search.strength", "no such setting"),
         ({"search": {"assignment": ["quota"]}}, "search.assignment", "at least 2"),
-        (
-            {"search": {"assignment": ["quota", "iid"]}, "settings": {"assignment": "iid"}},
-            "search.assignment",
-            "also given in settings",
-        ),
         ({"rank": 4}, "rank", "has no meaning for method 'explicit_prompt', which is not finetuned by this trainer"),
         ({"align": {}}, "align", "needs an attribute to align"),
     ],
@@ -68,7 +64,7 @@ def test_spelling_out_a_default_means_the_same(root: Path, raw: dict[str, Any]) 
 
 
 def test_a_search_is_part_of_the_meaning(root: Path, raw: dict[str, Any]) -> None:
-    raw["runs"]["oracle"] = ORACLE | {"search": {"assignment": ["quota", "iid"]}}
+    raw["runs"]["oracle"] = ORACLE | {"search": {"assignment": ["quota", "iid"]}, "settings": {"assignment": "iid"}}
     spec = load_study(raw, root).fit_spec("oracle", 0)
     assert spec["search"] == {"assignment": ["quota", "iid"]}
     assert spec["settings"] == {}
@@ -76,8 +72,7 @@ def test_a_search_is_part_of_the_meaning(root: Path, raw: dict[str, Any]) -> Non
 
 
 def test_what_the_preset_says_of_a_method(own_root: Path, raw: dict[str, Any]) -> None:
-    with (own_root / "presets" / "mini.yaml").open("a") as file:
-        file.write("\nby_method: {explicit_prompt: {settings: {assignment: iid}}}\n")
+    edit_yaml(own_root / "presets" / "mini.yaml", by_method={"explicit_prompt": {"settings": {"assignment": "iid"}}})
     raw["runs"]["oracle"] = ORACLE
     assert run_meaning(load_study(raw, own_root).runs["oracle"])["settings"] == {"assignment": "iid"}
 

@@ -123,8 +123,9 @@ class RunSettings(Model):
     )
     search: dict[Name, Annotated[list[MethodValue], Field(min_length=2)]] = Field(
         default_factory=dict,
-        description="Values of the method's settings to choose from on the validation prompts: each combination is "
-        "fitted, makes validation_images per prompt, and the one nearest to the target is taken.",
+        description="Values of the method's settings, instead of one in `settings`, to choose from on the validation "
+        "prompts: each combination is fitted, makes validation_images per prompt, and the one nearest to the target is "
+        "taken.",
     )
     train: list[Part] = Field(
         ["text_encoder"],
