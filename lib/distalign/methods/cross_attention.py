@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from distalign.diffusion.intervention import Intervention, Sampling
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.text import encode_prompts
-from distalign.prompts import Prompt
 
 LAYERS = ("attn2.to_k.weight", "attn2.to_v.weight")  # as diffusers names them; attn1 is self-attention
 
@@ -76,13 +75,6 @@ class EditedWeights(Intervention):
         finally:
             for name, weight in own.items():
                 held[name].data = weight
-
-
-def spread(prompts: Sequence[Prompt], count: int | None) -> list[Prompt]:
-    """`count` of the prompts, evenly over their order; all without a count, or where there are no more."""
-    if count is None or count >= len(prompts):
-        return list(prompts)
-    return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
 def token_ids(pipeline: Pipeline, text: str) -> list[int]:

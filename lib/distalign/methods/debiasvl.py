@@ -17,8 +17,8 @@ from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.text import Padding, TextConditioning, encode_prompts, end_positions
 from distalign.methods.assignment import Target, cells
 from distalign.methods.world import World
+from distalign.prompts import spread
 from distalign.prompts.phrases import say
-from distalign.prompts.prompt_set import spread
 
 
 def fit(world: World, settings: Mapping[str, Any], target: Target) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.methods.assignment import Target, assign, cells
 from distalign.methods.world import World
-from distalign.prompts import Prompt
+from distalign.prompts import Prompt, spread
 from distalign.prompts.phrases import ANYONE, say
 from distalign.store.seeds import stable_seed
 
@@ -137,8 +137,7 @@ def fit(world: World, settings: Mapping[str, Any], target: Target) -> dict[str, 
     mean over classes, at length 1. α_y is the mean over these images of the largest, or of the mean, of ⟨x, s_y⟩ over
     positions.
     """
-    count, device = min(settings["concepts"], len(world.train)), world.pipeline.device
-    prompts = [world.train[i * len(world.train) // count] for i in range(count)]
+    device, prompts = world.pipeline.device, spread(world.train, settings["concepts"])
     fitted = {"timesteps": torch.as_tensor(_timesteps(world), device=device)}
     for attribute in (attribute for attribute in ATTRIBUTES if attribute in target):
         said = [[say(prompt, {attribute: name}).text for prompt in prompts] for name in ATTRIBUTES[attribute]]

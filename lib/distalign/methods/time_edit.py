@@ -20,8 +20,9 @@ from torch import Tensor
 from distalign.diffusion.intervention import Intervention
 from distalign.diffusion.pipeline import Pipeline
 from distalign.methods.assignment import Target, cell_shares, cells
-from distalign.methods.cross_attention import EditedWeights, edit, layers, spread, token_ids, token_states
+from distalign.methods.cross_attention import EditedWeights, edit, layers, token_ids, token_states
 from distalign.methods.world import World
+from distalign.prompts import spread
 from distalign.prompts.phrases import say
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from distalign.diffusion.intervention import Intervention
-from distalign.methods.cross_attention import EditedWeights, edit, layers, spread, token_ids, token_states
+from distalign.methods.cross_attention import EditedWeights, edit, layers, token_ids, token_states
 from distalign.methods.fitting import load_method, save_method
 from distalign.methods.world import World
 
-from .conftest import UNIFORM, Images, prompt
+from .conftest import UNIFORM, Images
 
 
 def test_keys_and_values_of_every_cross_attention_are_found(world: World) -> None:
@@ -93,12 +93,6 @@ def test_weights_come_back_after_a_failure(world: World) -> None:
         assert not torch.equal(own, before)
         raise KeyboardInterrupt
     assert torch.equal(own, before)
-
-
-def test_concepts_are_spread_evenly() -> None:
-    prompts = [prompt(f"cook {i}") for i in range(10)]
-    assert [prompts.index(p) for p in spread(prompts, 4)] == [0, 2, 5, 7]
-    assert spread(prompts, None) == spread(prompts, 99) == prompts
 
 
 def test_states_are_of_real_tokens_whatever_else_is_encoded(world: World) -> None:
