@@ -29,8 +29,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = ["bias/gender", "clip_t", "face_found", "takes_target", "inference_cost", "inference_seconds", "seconds"]
     table = {"title": "Methods", "evaluation": "few", "columns": columns, "rows": [{"run": name} for name in runs]}
     evaluations = first_rows()["evaluations"] | {"few": {"at_most": 2}}
+    edit_yaml(project / "presets/smoke.yaml", job={"threads": 1, "gpu": 0})  # as many jobs side by side as fit
     edit_yaml(project / "config.yaml", runs=runs, evaluations=evaluations, tables={"methods": table}, figures={})
-    result = snakemake(project, *SMOKE, f"{TABLES}.parquet")
+    result = snakemake(project, f"{TABLES}.parquet", *SMOKE)
     assert result.returncode == 0, result.stdout + result.stderr
     return project
 
@@ -67,11 +68,11 @@ def test_a_search_is_logged(project: Path) -> None:
 
 
 def test_a_changed_setting_fits_again_and_a_new_row_of_another_does_not(project: Path) -> None:
-    assert planned(project, *SMOKE, f"{TABLES}.parquet") == {}
+    assert planned(project, f"{TABLES}.parquet", *SMOKE) == {}
     config = (project / "config.yaml").read_text()
     try:
         (project / "config.yaml").write_text(config.replace("lookup: all", "lookup: all\n      scale: 5"))
-        jobs = planned(project, *SMOKE, f"{TABLES}.parquet")
+        jobs = planned(project, f"{TABLES}.parquet", *SMOKE)
         assert {rule: count for rule, count in jobs.items() if rule in ("fit_method", "generate_images")} == {
             "fit_method": 1,
             "generate_images": 1,
