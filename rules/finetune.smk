@@ -32,9 +32,8 @@ rule compute_originals:
         "../workflow_scripts/compute_originals.py"
 
 
+# The longest jobs begin first, so that the last to end is a short one.
 rule finetune:
-    wildcard_constraints:
-        run=one_of(FINETUNED),
     input:
         prompts=lambda job: STUDY.prompt_files(job.run),
         backbone="results/{preset}/backbone",
@@ -54,6 +53,9 @@ rule finetune:
         "results/{preset}/logs/finetune/{run}/{seed}.log",
     benchmark:
         "results/{preset}/benchmarks/finetune/{run}/{seed}.tsv"
+    wildcard_constraints:
+        run=one_of(FINETUNED),
+    priority: 2
     conda:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
@@ -71,13 +73,11 @@ rule finetune:
 
 
 rule fit_method:
-    wildcard_constraints:
-        run=one_of(FITTED),
     input:
+        **LOOKING,
         prompts=lambda job: STUDY.prompt_files(job.run),
         backbone="results/{preset}/backbone",
         classifier=lambda job: loss_classifier(job.run),
-        **LOOKING,
     output:
         spec="results/{preset}/runs/{run}/{seed}/spec.json",
         adapter=directory("results/{preset}/runs/{run}/{seed}/adapter"),
@@ -87,6 +87,9 @@ rule fit_method:
         "results/{preset}/logs/fit_method/{run}/{seed}.log",
     benchmark:
         "results/{preset}/benchmarks/fit_method/{run}/{seed}.tsv"
+    wildcard_constraints:
+        run=one_of(FITTED),
+    priority: 1
     conda:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
