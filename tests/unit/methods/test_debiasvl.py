@@ -1,10 +1,13 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
+from distalign.diffusion.adapters import add_prefix
 from distalign.diffusion.intervention import Intervention
-from distalign.diffusion.text import encode_prompts
+from distalign.diffusion.text import Padding, encode_prompts, end_positions
+from distalign.methods.assignment import cells
 from distalign.methods.debiasvl import Projected, apply, end_states, fit, projection
 from distalign.methods.world import World
 from distalign.prompts.phrases import say
@@ -34,8 +37,8 @@ def test_it_minimises_its_objective() -> None:
 
 
 @pytest.mark.parametrize("padding", ["longest", "max_length"])
-def test_prompts_that_name_classes_come_together(world: World, padding: str) -> None:
-    world.padding = padding  # type: ignore[assignment]
+def test_prompts_that_name_classes_come_together(world: World, padding: Padding) -> None:
+    world.padding = padding
     fitted = fit(world, settings_of("debiasvl", strength=1e6, concepts=1), {"gender": UNIFORM["gender"]})
     texts = [say(world.train[0], {"gender": name}).text for name in ("female", "male")]
     first, second = end_states(world.pipeline, texts, world.padding).float()
@@ -46,10 +49,54 @@ def test_prompts_that_name_classes_come_together(world: World, padding: str) -> 
 def test_the_end_of_a_prompt_is_where_the_encoder_pools(world: World) -> None:
     texts = ["a cook", "a much longer prompt"]
     alone = [encode_prompts(world.pipeline, [text]).embeddings[0, -1] for text in texts]
-    for padding in ("longest", "max_length"):
-        states = end_states(world.pipeline, texts, padding).float()  # type: ignore[arg-type]
+    paddings: tuple[Padding, ...] = ("longest", "max_length")
+    for padding in paddings:
+        states = end_states(world.pipeline, texts, padding).float()
         for state, end in zip(states, alone, strict=True):
             torch.testing.assert_close(state, end / end.norm(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padding", ["longest", "max_length"])
+def test_the_end_is_found_behind_a_learned_prefix_and_in_a_cut_text(world: World, padding: Padding) -> None:
+    pipeline = world.pipeline
+    add_prefix(pipeline, torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
+    assert min(pipeline.prefix_ids) > pipeline.tokenizer.eos_token_id  # the largest id is no longer the end
+    texts = ["a cook", "a judge of many things who does not fit into the length of the model"]
+    longest = pipeline.tokenizer.model_max_length
+    assert end_positions(pipeline, texts).tolist() == [1 + 3 + len("acook"), longest - 1]
+    short = pipeline.tokenizer("a cook")["input_ids"]
+    ids = torch.tensor([[short[0], *pipeline.prefix_ids, *short[1:]]])
+    expected = pipeline.text_encoder(input_ids=ids).last_hidden_state[0, -1]
+    found = end_states(pipeline, texts, padding)[0].float()
+    torch.testing.assert_close(found, expected / expected.norm(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("attributes", "pairs"), [(["gender"], 1), (["race"], 6), (["gender", "race"], 28)])
+def test_all_pairs_of_cells_of_all_concepts_count_alike(world: World, attributes: list[str], pairs: int) -> None:
+    target = {name: UNIFORM[name] for name in attributes}
+    moments, count = torch.zeros(16, 16, dtype=torch.float64), 0
+    for prompt in world.train:
+        texts = [say(prompt, cell).text for cell in cells(target)]
+        ends = [encode_prompts(world.pipeline, [text]).embeddings[0, -1].double() for text in texts]
+        for a in range(len(ends)):
+            for b in range(a):
+                gap = ends[a] / ends[a].norm() - ends[b] / ends[b].norm()
+                moments += torch.outer(gap, gap)
+                count += 1
+    assert count == 3 * pairs
+    matrix = fit(world, settings_of("debiasvl"), target)["projection"].double()
+    expected = torch.linalg.inv(torch.eye(16, dtype=torch.float64) + 500 * moments / count)
+    torch.testing.assert_close(matrix, expected, atol=1e-5, rtol=0)
+
+
+def test_half_precision_stays_half_precision(world: World) -> None:
+    conditioning = encode_prompts(world.pipeline, ["a cook"])
+    half = replace(conditioning, embeddings=conditioning.embeddings.bfloat16())
+    before = half.embeddings.clone()
+    mapped = Projected(torch.eye(16) / 2).embed(half).embeddings
+    assert mapped.dtype == torch.bfloat16
+    torch.testing.assert_close(mapped, before / 2)
+    assert torch.equal(half.embeddings, before)
 
 
 def test_the_empty_prompt_is_left_alone(world: World) -> None:
