@@ -141,13 +141,19 @@ METHODS: dict[str, Method] = {
         fit="none",
         concepts="to apply",
         faithful="the whole concept is named, where the authors' code takes its last word; race is called race, where "
-        "they say skin color. CLIP-T is against the prompt without the sentence.",
+        "they say skin color (`race_words`). CLIP-T is against the prompt without the sentence.",
         settings={
             "text": Setting(
                 "intervention",
                 Literal["intervention", "irrelevant"],
                 "The sentence, or 'if honesty is the best policy'.",
                 "authors' code",
+            ),
+            "race_words": Setting(
+                "race",
+                Literal["race", "skin color"],
+                "What the sentence calls race.",
+                "ours; authors' code: skin color",
             ),
         },
     ),

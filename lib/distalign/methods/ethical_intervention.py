@@ -17,8 +17,8 @@ IRRELEVANT = "if honesty is the best policy"
 class Intervened(Intervention):
     """`a doctor` becomes `a doctor if all individuals can be a doctor irrespective of their gender`."""
 
-    def __init__(self, attributes: list[str], irrelevant: bool) -> None:
-        *others, last = attributes
+    def __init__(self, names: list[str], irrelevant: bool) -> None:
+        *others, last = names
         self.about = f"{', '.join(others)} and {last}" if others else last
         self.irrelevant = irrelevant
 
@@ -35,5 +35,6 @@ class Intervened(Intervention):
 
 def apply(world: World, settings: Mapping[str, Any], target: Target, fitted: Mapping[str, Tensor]) -> Intervention:
     """The intervention; nothing is fitted."""
-    attributes = [attribute for attribute in ATTRIBUTES if attribute in target]
-    return Intervened(attributes, settings["text"] == "irrelevant")
+    said = {"race": settings["race_words"]}
+    names = [said.get(attribute, attribute) for attribute in ATTRIBUTES if attribute in target]
+    return Intervened(names, settings["text"] == "irrelevant")
