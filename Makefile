@@ -44,6 +44,9 @@ test: setup ## the default tests
 test-full: setup ## whole runs, with the numbers they must reach (hours)
 	$(PYTEST) -m full $(ARGS)
 
+test-methods: setup ## every method that ours is compared with, through the whole workflow
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m methods $(ARGS)
+
 test-slurm: setup ## the workflow through a SLURM on this machine
 	$(PYTEST) -m slurm $(ARGS)
 

@@ -14,16 +14,22 @@ SMOKE = ("--config", "preset=smoke")
 TABLES = "results/smoke/tables/methods"
 # Evaluations of the U-Net per image, relative to plain sampling: all rows align gender.
 COSTS = {"concept_algebra": 2.5, "fair_diffusion": 2, "doodl": 3}
-FITTED = [name for name, method in METHODS.items() if not method.finetuned]
+ALL = [name for name, method in METHODS.items() if not method.finetuned]
+FEW = ["original", "debiasvl", "uce", "doodl"]  # fitted in closed form; by looking at images; looking while it samples
 SETTINGS = {"fair_diffusion": {"lookup": "all"}}
 
 
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.methods)])
+def methods(request: pytest.FixtureRequest) -> list[str]:
+    return FEW if request.param == "few" else ALL
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which a row of every method ran to the end; read only."""
+def project(methods: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which a row of each method ran to the end; read only."""
     project = copy_project(tmp_path_factory.mktemp("methods") / "distalign")
     runs: dict[str, Any] = {"original": {"method": "original"}}
-    for name in FITTED[1:]:
+    for name in methods[1:]:
         runs[name] = {"method": name, "align": {"gender": "uniform"}, "settings": SETTINGS.get(name, {})}
     runs["searched"] = {"from": "debiasvl", "search": {"strength": [1, 500]}}
     columns = ["bias/gender", "clip_t", "face_found", "takes_target", "inference_cost", "inference_seconds", "seconds"]
@@ -36,10 +42,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def test_every_method_has_a_row(project: Path) -> None:
+def test_every_method_has_a_row(project: Path, methods: list[str]) -> None:
     rows = duckdb.sql(f"select run, metric, value from '{project / TABLES}.parquet'").fetchall()
     values = {(run, metric): value for run, metric, value in rows}
-    for name in FITTED:
+    for name in methods:
         assert values[name, "inference_cost"] == pytest.approx(COSTS.get(name, 1), abs=1e-9), name
         assert values[name, "inference_seconds"] > 0
         assert values[name, "takes_target"] == METHODS[name].takes_target
@@ -47,15 +53,17 @@ def test_every_method_has_a_row(project: Path) -> None:
         assert (values[name, "seconds"] is None) == (name == "original")
     text = (project / f"{TABLES}.md").read_text()
     assert "Takes a target" in text
-    assert text.count(" yes ") == sum(METHODS[name].takes_target for name in FITTED)
+    assert text.count(" yes ") == sum(METHODS[name].takes_target for name in methods)
 
 
-def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(project: Path) -> None:
+def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(
+    project: Path, methods: list[str]
+) -> None:
     images = project / "results/smoke/images"
     query = "select prompt_id, index, noise_seed, prompt, md5(image.bytes) from '{}' order by all"
     original = duckdb.sql(query.format(images / "original/0/few.parquet")).fetchall()
     assert len(original) == 4
-    for name in FITTED[1:]:
+    for name in methods[1:]:
         own = duckdb.sql(query.format(images / f"{name}/0/few.parquet")).fetchall()
         assert [row[:4] for row in own] == [row[:4] for row in original]
         assert own != original, f"{name} changes nothing"
@@ -71,7 +79,7 @@ def test_a_changed_setting_fits_again_and_a_new_row_of_another_does_not(project:
     assert planned(project, f"{TABLES}.parquet", *SMOKE) == {}
     config = (project / "config.yaml").read_text()
     try:
-        (project / "config.yaml").write_text(config.replace("lookup: all", "lookup: all\n      scale: 5"))
+        (project / "config.yaml").write_text(config.replace("strength:\n      - 1\n", "strength:\n      - 2\n"))
         jobs = planned(project, f"{TABLES}.parquet", *SMOKE)
         assert {rule: count for rule, count in jobs.items() if rule in ("fit_method", "generate_images")} == {
             "fit_method": 1,
