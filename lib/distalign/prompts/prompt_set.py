@@ -12,6 +12,9 @@ from distalign.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 FIELDS = {"concept", "a"}
+# Where the first letter misleads: `university`, `user`, `urologist`, `European`, `one`; not `uninsured`, `usher`.
+_CONSONANT_SOUND = re.compile(r"uni(?!n|m)|us[aeiu]|uro|util|ute|eu|one\b|once\b", re.IGNORECASE)
+_SILENT_H = re.compile(r"honest|honou?r|hour|heir", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,10 @@ def fill(template: str, concept: str) -> str:
 
 
 def article(noun: str) -> str:
-    """`a` or `an`, by the first letter."""
-    return "an" if noun[0].lower() in "aeiou" else "a"
+    """`a` or `an`, by the sound: `a university professor`, `an honest person`."""
+    if _CONSONANT_SOUND.match(noun):
+        return "a"
+    return "an" if _SILENT_H.match(noun) or noun[0].lower() in "aeiou" else "a"
 
 
 def _check_template(path: Path, template: str) -> None:

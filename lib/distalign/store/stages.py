@@ -24,7 +24,7 @@ STAGES: dict[str, int] = {
     "originals": 3,
     "finetune": 3,
     "fit": 1,
-    "generate": 2,
+    "generate": 3,
     "classify": 2,
     "reference": 1,
     "quality": 1,

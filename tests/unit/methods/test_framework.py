@@ -17,7 +17,7 @@ from distalign.methods import fitting
 from distalign.methods.assignment import assign, cell_shares, cells, quota
 from distalign.methods.fitting import best, load_method, save_method
 from distalign.methods.world import Measured, World
-from distalign.prompts.phrases import of_anyone, say
+from distalign.prompts.phrases import of_anyone, say, with_article
 from distalign.prompts.prompt_set import Prompt
 from distalign.store.parquet import TRAIN_LOG, read_table
 
@@ -122,6 +122,29 @@ def test_classes_are_said_before_the_concept(text: str, concept: str, expected: 
     said = say(Prompt("x", text, concept, "test"), {"gender": "female", "race": "asian"})
     assert said.text == expected
     assert said.id == "x"
+
+
+@pytest.mark.parametrize(
+    ("article", "nouns"),
+    [
+        (
+            "a",
+            [
+                "university professor",
+                "urologist",
+                "user interface designer",
+                "union leader",
+                "European",
+                "one-man band",
+            ],
+        ),
+        ("a", ["doctor", "hotel clerk", "honey farmer", "BMX athlete"]),
+        ("an", ["honest person", "hourly worker", "heir", "honorary consul"]),
+        ("an", ["usher", "upholsterer", "urban planner", "uninsured person", "oncologist", "English teacher"]),
+    ],
+)
+def test_articles_go_by_the_sound(article: str, nouns: list[str]) -> None:
+    assert [with_article(noun) for noun in nouns] == [f"{article} {noun}" for noun in nouns]
 
 
 def test_anyone_instead_of_the_concept() -> None:
