@@ -11,14 +11,9 @@ from distalign.workflow import job
 snakemake: Snakemake
 
 with job(snakemake):
-    paths = FinetunePaths(
-        prompts=tuple(map(Path, snakemake.input.prompts)),
-        backbone=Path(snakemake.input.backbone),
-        classifier=Path(snakemake.input.classifier).parent,
+    paths = FinetunePaths.of_job(
+        snakemake.input,
         evaluation_classifier=Path(snakemake.input.evaluation_classifier).parent,
-        clip=Path(snakemake.input.clip),
-        dino=Path(snakemake.input.dino),
-        face_embedding=Path(snakemake.input.face_embedding),
         originals=Path(snakemake.input.originals),
         bank=Path(snakemake.input.bank),
         run=Path(snakemake.output.spec).parent,

@@ -11,12 +11,5 @@ from distalign.workflow import device, job
 snakemake: Snakemake
 
 with job(snakemake):
-    paths = WorldPaths(
-        prompts=tuple(map(Path, snakemake.input.prompts)),
-        backbone=Path(snakemake.input.backbone),
-        classifier=Path(snakemake.input.classifier).parent,
-        clip=Path(snakemake.input.clip),
-        dino=Path(snakemake.input.dino),
-        face_embedding=Path(snakemake.input.face_embedding),
-    )
+    paths = WorldPaths.of_job(snakemake.input)
     fit_method(snakemake.params.spec, paths, Path(snakemake.output.spec).parent, device())

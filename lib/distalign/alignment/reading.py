@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,6 +26,16 @@ class WorldPaths:
     clip: Path
     dino: Path
     face_embedding: Path
+
+    @classmethod
+    def of_job(cls, inputs: Any, **more: Path) -> Self:
+        """Of a job's inputs by name, of which classifiers are given by their weights' file."""
+        return cls(
+            prompts=tuple(map(Path, inputs.prompts)),
+            classifier=Path(inputs.classifier).parent,
+            **{name: Path(inputs[name]) for name in ("backbone", "clip", "dino", "face_embedding")},
+            **more,
+        )
 
     def inputs(self) -> dict[str, Path]:
         """What a file made from these records as its inputs."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from distalign.config.methods import METHODS, UNCHANGED, Method
+from distalign.config.methods import METHODS, UNCHANGED
+from distalign.config.models.method import Method
 
 INTRODUCTION = """\
 # Methods

@@ -1,78 +1,11 @@
 """The methods a run may name. A new method is its file in `distalign.methods` and an entry here."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field
 
-from distalign.config.models.base import Count, Model, NonNegative, Positive, Share
-
-Stage = Literal["prompt", "text embedding", "weights", "activations", "score", "latents", "adapter"]
-Concepts = Literal["none", "to fit", "to apply"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a method: its default, its type, what it is.
-
-    `source`: where the default comes from. `fitted`: whether fitting depends on it; where not, a search over it fits
-    once.
-    """
-
-    default: Any
-    kind: Any
-    description: str
-    source: str = ""
-    fitted: bool = True
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is known of a method without running it.
-
-    Attributes:
-        title: as tables call it.
-        reference: authors, year, arXiv number.
-        summary: one sentence.
-        stage: where in the sampling it acts.
-        equation: what it computes, in a line or two.
-        cost: U-Net evaluations per image, relative to plain sampling; a formula in words.
-        fit: what fitting takes.
-        concepts: whether it must know the concepts of the prompts it is applied to, or some to be fitted on.
-        takes_target: whether any target distribution can be asked for.
-        finetuned: by the trainer of `distalign.alignment`, with all its settings, instead of those below.
-        assigns: whether it draws an attribute for each image.
-        measures: whether fitting looks at images with the classifier inside the loss.
-        looks: whether sampling does.
-        faithful: where our form is not the authors': why.
-        version: to raise when the method's results change.
-    """
-
-    title: str
-    reference: str
-    summary: str
-    stage: Stage
-    equation: str
-    cost: str
-    fit: str
-    concepts: Concepts = "none"
-    takes_target: bool = False
-    finetuned: bool = False
-    assigns: bool = False
-    measures: bool = False
-    looks: bool = False
-    faithful: str = ""
-    version: int = 1
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-
-    def model(self) -> type[Model]:
-        """The model that checks `settings` of a run and fills in the defaults."""
-        fields: dict[str, Any] = {
-            name: (it.kind, Field(it.default, description=it.description)) for name, it in self.settings.items()
-        }
-        return create_model("MethodSettings", __base__=Model, __doc__=self.summary, **fields)
-
+from distalign.config.models.base import Count, NonNegative, Positive, Share
+from distalign.config.models.method import Method, Setting
 
 UNCHANGED = "original"  # the method that has no adapter, no settings and no training
 ASSIGNMENT = Setting(
@@ -408,17 +341,3 @@ METHODS: dict[str, Method] = {
 def is_finetuned(method: str) -> bool:
     """Whether a method is finetuned by the trainer; an unknown one counts as such."""
     return method not in METHODS or METHODS[method].finetuned
-
-
-__all__ = [
-    "ASSIGNMENT",
-    "METHODS",
-    "UNCHANGED",
-    "Count",
-    "Method",
-    "NonNegative",
-    "Positive",
-    "Setting",
-    "Share",
-    "is_finetuned",
-]

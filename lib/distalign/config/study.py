@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from distalign.config import checks
-from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.claims import Measured, claims_spec, load_claims
 from distalign.config.expansion import Expansion, Run, merge
 from distalign.config.figures import FigureChecks, figure_spec
@@ -23,18 +22,18 @@ from distalign.config.models.run import OCCUPATIONS
 from distalign.config.problems import ConfigError, Problems
 from distalign.config.specs import drop_none, measures, run_meaning
 from distalign.config.tables import Table, TableResolution
+from distalign.config.world import World
 
 CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(World):
     """Runs, evaluations, tables and figures under one preset, and the specifications the jobs work from.
 
     A specification is a JSON-able dictionary of what an artefact depends on; files among its inputs are not in it.
     """
 
-    preset: Preset
     expanded: Mapping[str, Run]
     evaluations: Mapping[str, EvaluationSettings]
     tables: Mapping[str, Table]
@@ -199,11 +198,6 @@ class Study:
         """Name of a set of real pictures: evaluations and runs that share it are compared with the same."""
         return fingerprint(self.reference_spec(evaluation))[:12]
 
-    def read(self) -> dict[str, list[str]]:
-        """The attributes each classifier reads, in the order of ATTRIBUTES; the independent reader reads all."""
-        read = {name: [a for a in ATTRIBUTES if a in it.labels] for name, it in self.preset.classifiers.items()}
-        return read | ({READER: list(ATTRIBUTES)} if self.preset.reader else {})
-
     def table_spec(self, table: str) -> dict[str, Any]:
         """A table with its rows: labels, runs, seeds, the classifier bias is read by, the paper's numbers."""
         spec = self.tables[table]
@@ -236,37 +230,6 @@ class Study:
         """The claims with their checks; those about other than the (run, evaluation) pairs `measured` are undecided."""
         return claims_spec(self.claims, self.runs, self.evaluations, measured, self.gradient_studies)
 
-    def classifier_spec(self, name: str) -> dict[str, Any]:
-        """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
-        classifier = self.preset.classifiers[name]
-        if classifier.weights is not None:
-            return drop_none({"labels": classifier.labels, "weights": classifier.weights.model_dump()})
-        return self.classifier_training_spec(name)
-
-    def classifier_training_spec(self, name: str) -> dict[str, Any]:
-        """What training a classifier depends on, also where ready-made weights are used instead."""
-        classifier, preset = self.preset.classifiers[name], self.preset
-        datasets = {dataset: self.faces_spec(dataset) for dataset in sorted(set(classifier.labels.values()))}
-        vae = preset.backbone.model_dump() if classifier.reconstruct else None
-        faces = {"faces": datasets, "chip": preset.chip.model_dump(), "detector": preset.detector.model_dump()}
-        return drop_none({**classifier.model_dump(exclude={"weights"}), **faces, "backbone": vae})
-
-    def faces_spec(self, dataset: str) -> dict[str, Any]:
-        """What a face data set depends on."""
-        return drop_none({**self.preset.faces[dataset].model_dump(), "detector": self.preset.detector.model_dump()})
-
-    def bank_spec(self) -> dict[str, Any]:
-        """What the bank of real faces depends on."""
-        weights = self.preset.face_embedding.model_dump()
-        return drop_none({"bank": self._faces_used(self.preset.bank), "face_embedding": weights})
-
-    def reader_spec(self) -> dict[str, Any]:
-        """What the labelled faces of the independent reader depend on; empty without one."""
-        if self.preset.reader is None:
-            return {}
-        faces = self.faces_spec(self.preset.reader.faces)
-        return drop_none({"bank": {"faces": faces}, "face_embedding": self.preset.face_embedding.model_dump()})
-
     def prompt_files(self, run: str) -> list[str]:
         """Files of the prompt sets a run is finetuned on."""
         return [self.preset.prompts[name].file for name in self.runs[run].prompt_sets]
@@ -278,31 +241,6 @@ class Study:
     def _prompts(self, settings: RunSettings, split: str) -> list[str]:
         sets = [self.prompts[name].get(split) for name in settings.prompt_sets]
         return [fingerprint(prompts)[:12] for prompts in sets if prompts is not None]
-
-    def _generator(self) -> dict[str, Any]:
-        preset = self.preset
-        return {
-            "backbone": preset.backbone.model_dump(),
-            "text_padding": preset.text_padding,
-            "precision": preset.precision,
-            "autocast": preset.autocast,
-        }
-
-    def _faces_in_images(self) -> dict[str, Any]:
-        return {"detector": self.preset.detector.model_dump(), "chip": self.preset.chip.model_dump()}
-
-    def _looking(self, classifier: str) -> dict[str, Any]:
-        """What looks at images while a method learns."""
-        preset = self.preset
-        return {
-            **self._faces_in_images(),
-            "classifier": self.classifier_spec(classifier),
-            "encoders": preset.encoders.training.model_dump(),
-            "face_embedding": preset.face_embedding.model_dump(),
-        }
-
-    def _faces_used(self, user: Any) -> dict[str, Any] | None:
-        return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces)}
 
 
 def load_study(raw: Any, root: Path) -> Study:

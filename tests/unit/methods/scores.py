@@ -1,5 +1,6 @@
 """Steps whose scores are known, and the U-Net's evaluations counted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from distalign.diffusion.intervention import Batch, Intervention, Sampling, Step, render
 from distalign.methods.world import World
+
+from .conftest import Images
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,12 @@ def calls(world: World, intervention: Intervention, batch: Batch, guidance: floa
 def cost(world: World, intervention: Intervention, batch: Batch) -> float:
     """Evaluations relative to plain sampling."""
     return sum(calls(world, intervention, batch, world.guidance)) / (2 * len(batch.prompts) * world.steps)
+
+
+def changes_each_image_by_itself(
+    world: World, both_ways: Callable[[World, Intervention], Images], it: Intervention
+) -> None:
+    """Images are the same made together and one by one, and not the original's."""
+    images = both_ways(world, it)
+    torch.testing.assert_close(images.together, images.alone, atol=2e-4, rtol=0)
+    assert (images.together - both_ways(world, Intervention()).together).abs().max() > 1e-3
