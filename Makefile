@@ -2,7 +2,7 @@
 # Extra words for the tool: make headline ARGS="--config preset=smoke", make test ARGS="-k targets".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup headline paper ablations pretrain report compare reference test test-full test-slurm test-faults bench docs lint lock
+.PHONY: help setup headline paper ablations pretrain report compare reference pages test test-full test-slurm test-faults bench docs lint lock
 
 STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.toml | sha256sum | cut -c1-16)
 CORES ?= all
@@ -37,6 +37,9 @@ compare: setup ## do the results agree with those kept in resources/reference? P
 
 reference: setup ## keep the results of a full run as the reference. PRESET=mini
 	.venv/bin/python -m distalign.measure.compare $(COMPARED) --keep $(ARGS)
+
+pages: setup ## put the tables, figures and claims of the mini preset into README and docs
+	.venv/bin/python -m distalign.present.publish mini README.md docs/results.md
 
 test: setup ## the default tests
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile $(ARGS)
