@@ -82,6 +82,7 @@ rule build_bank:
         "results/{preset}/logs/build_bank.log",
     benchmark:
         "results/{preset}/benchmarks/build_bank.tsv"
+    priority: 2  # finetuning, the longest job, waits for it
     conda:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads

@@ -8,6 +8,7 @@ rule make_faces:
         "results/{preset}/logs/make_faces/{dataset}.log",
     benchmark:
         "results/{preset}/benchmarks/make_faces/{dataset}.tsv"
+    priority: 2  # finetuning, the longest job, waits for it
     conda:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads

@@ -16,6 +16,7 @@ rule compute_originals:
         "results/{preset}/logs/compute_originals/{plan}.log",
     benchmark:
         "results/{preset}/benchmarks/compute_originals/{plan}.tsv"
+    priority: 2  # finetuning, the longest job, waits for it
     conda:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
