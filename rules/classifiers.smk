@@ -74,8 +74,8 @@ rule fetch_classifier:
 
 rule build_bank:
     input:
-        faces=f"results/{{preset}}/faces/{STUDY.preset.bank.faces}.parquet",
-        face_embedding="results/{preset}/face_embedding",
+        faces=faces_of(STUDY.preset.bank),
+        face_embedding=[] if STUDY.preset.bank.path else "results/{preset}/face_embedding",
     output:
         bank="results/{preset}/bank.safetensors",
     log:
@@ -101,7 +101,7 @@ rule build_bank:
 
 use rule build_bank as build_reader with:
     input:
-        faces=(f"results/{{preset}}/faces/{STUDY.preset.reader.faces}.parquet" if STUDY.preset.reader else []),
+        faces=faces_of(STUDY.preset.reader),
         face_embedding="results/{preset}/face_embedding",
     output:
         bank="results/{preset}/reader.safetensors",

@@ -35,7 +35,8 @@ WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
 ADAPTED = [run for run in STUDY.runs if STUDY.adapted(run)]
 FINETUNED = [run for run in ADAPTED if STUDY.finetuned(run)]
-FITTED = [run for run in ADAPTED if run not in FINETUNED]
+CONVERTED = [run for run in ADAPTED if STUDY.converted(run)]
+FITTED = [run for run in ADAPTED if run not in [*FINETUNED, *CONVERTED]]
 PLANS = {STUDY.plan_id(run, seed): (run, seed) for run in FINETUNED for seed in STUDY.all_seeds(run)}
 LOOKING = {
     "clip": f"results/{PRESET}/encoders/training/clip",
@@ -194,6 +195,11 @@ def looking(kind):
 def loss_classifier(run):
     """The classifier inside a run's losses."""
     return f"results/{PRESET}/classifiers/{STUDY.runs[run].classifier}/model.safetensors"
+
+
+def faces_of(user):
+    """The labelled faces that a bank or reader is made from; none where there is none, or it is ready-made."""
+    return f"results/{PRESET}/faces/{user.faces}.parquet" if user and user.faces else []
 
 
 def study_backbones(job):

@@ -1,5 +1,5 @@
 # What the frozen model makes of the training prompts and noises, once per plan; then one adapter per run and seed, or
-# what a method that is not finetuned fits.
+# what a method that is not finetuned fits; or an adapter that was released elsewhere.
 
 
 rule compute_originals:
@@ -105,3 +105,32 @@ rule fit_method:
         "Fitting {wildcards.run}, seed {wildcards.seed}"
     script:
         "../workflow_scripts/fit_method.py"
+
+
+# The archive is not among the inputs: it is looked for when the job runs, so that a dry run needs no download.
+rule convert_adapter:
+    input:
+        backbone="results/{preset}/backbone",
+    output:
+        spec="results/{preset}/runs/{run}/{seed}/spec.json",
+        adapter=directory("results/{preset}/runs/{run}/{seed}/adapter"),
+        train_log="results/{preset}/runs/{run}/{seed}/train_log.parquet",
+        provenance="results/{preset}/runs/{run}/{seed}/provenance.json",
+    log:
+        "results/{preset}/logs/convert_adapter/{run}/{seed}.log",
+    benchmark:
+        "results/{preset}/benchmarks/convert_adapter/{run}/{seed}.tsv"
+    wildcard_constraints:
+        run=one_of(CONVERTED),
+    conda:
+        "../envs/distalign.yaml"
+    resources:
+        mem_mb=12000,
+        runtime=30,
+    params:
+        spec=lambda job: Spec(STUDY.fit_spec(job.run, int(job.seed))),
+        version=STAGES["method released"],
+    message:
+        "Released adapter of {wildcards.run}, seed {wildcards.seed}"
+    script:
+        "../workflow_scripts/convert_adapter.py"

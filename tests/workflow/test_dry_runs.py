@@ -54,6 +54,14 @@ def test_gradient_studies_train_an_early_model_where_a_preset_has_one(paper: Pat
     assert jobs.get("train_early_backbone", 0) == early
 
 
+def test_released_adapters_are_converted_and_nothing_is_finetuned(paper: Path) -> None:
+    rows = ("--configfile", "resources/released/rows.yaml", "--config", "preset=sd15")
+    jobs = planned(paper, "results/sd15/tables/released.md", "results/sd15/tables/released_concepts.md", *rows)
+    assert jobs["convert_adapter"] == 8
+    assert not {"finetune", "fit_method", "compute_originals", "build_bank"} & jobs.keys()
+    assert jobs["generate_images"] == 8 + 1 + 2 * 3  # the first evaluation has the original too, the other three two
+
+
 def test_runs_of_one_plan_share_their_originals(project: Path) -> None:
     assert planned(project)["compute_originals"] == 1
 

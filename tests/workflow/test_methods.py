@@ -7,14 +7,16 @@ import duckdb
 import pytest
 
 from distalign.config.methods import METHODS
-from helpers.workflow import copy_project, edit_yaml, first_rows, planned, snakemake
+from distalign.diffusion.pipeline import load_pipeline
+from helpers.released import CHECKPOINT, checkpoint_members, write_zip
+from helpers.workflow import ROOT, copy_project, edit_yaml, first_rows, planned, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1800)]
 SMOKE = ("--config", "preset=smoke")
 TABLES = "results/smoke/tables/methods"
 # Evaluations of the U-Net per image, relative to plain sampling: all rows align gender.
 COSTS = {"concept_algebra": 2.5, "fair_diffusion": 2, "doodl": 3}
-ALL = [name for name, method in METHODS.items() if not method.finetuned]
+ALL = [name for name, method in METHODS.items() if not method.adapter]
 FEW = ["original", "debiasvl", "uce", "doodl"]  # fitted in closed form; by looking at images; looking while it samples
 SETTINGS = {"fair_diffusion": {"lookup": "all"}}
 
@@ -32,6 +34,10 @@ def project(methods: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     for name in methods[1:]:
         runs[name] = {"method": name, "align": {"gender": "uniform"}, "settings": SETTINGS.get(name, {})}
     runs["searched"] = {"from": "debiasvl", "search": {"strength": [1, 500]}}
+    members = checkpoint_members(load_pipeline(ROOT / "resources/miniworld/backbone"))
+    archive = write_zip(project / "data/exp-1-checkpoints.zip", members).relative_to(project)
+    settings = {"archive": str(archive), "folder": CHECKPOINT}
+    runs["released"] = {"method": "released", "align": {"gender": "uniform"}, "settings": settings}
     columns = ["bias/gender", "clip_t", "face_found", "takes_target", "inference_cost", "inference_seconds", "seconds"]
     table = {"title": "Methods", "evaluation": "few", "columns": columns, "rows": [{"run": name} for name in runs]}
     evaluations = first_rows()["evaluations"] | {"few": {"at_most": 2}}
@@ -53,7 +59,16 @@ def test_every_method_has_a_row(project: Path, methods: list[str]) -> None:
         assert (values[name, "seconds"] is None) == (name == "original")
     text = (project / f"{TABLES}.md").read_text()
     assert "Takes a target" in text
-    assert text.count(" yes ") == sum(METHODS[name].takes_target for name in methods)
+    assert text.count(" yes ") == sum(METHODS[name].takes_target for name in [*methods, "released"])
+
+
+def test_a_released_adapter_has_a_row(project: Path) -> None:
+    rows = duckdb.sql(f"select metric, value from '{project / TABLES}.parquet' where run = 'released'").fetchall()
+    values = dict(rows)
+    assert values["inference_cost"] == 1
+    assert values["seconds"] is None  # it was not trained here
+    assert (project / "results/smoke/runs/released/0/adapter/pytorch_lora_weights.safetensors").is_file()
+    assert not (project / "results/smoke/logs/fit_method/released").exists()
 
 
 def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(
@@ -63,7 +78,7 @@ def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(
     query = "select prompt_id, index, noise_seed, prompt, md5(image.bytes) from '{}' order by all"
     original = duckdb.sql(query.format(images / "original/0/few.parquet")).fetchall()
     assert len(original) == 4
-    for name in methods[1:]:
+    for name in [*methods[1:], "released"]:
         own = duckdb.sql(query.format(images / f"{name}/0/few.parquet")).fetchall()
         assert [row[:4] for row in own] == [row[:4] for row in original]
         assert own != original, f"{name} changes nothing"

@@ -1,7 +1,7 @@
 """Face attribute classifiers: a trunk that reads a face chip, and one linear head per attribute."""
 
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
@@ -51,6 +51,25 @@ class Classifier(nn.Module):
     def chips(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Cut the chips it reads at detected boxes (B, 4) out of images (B, 3, H, W); differentiable."""
         return crop_faces(images, expand_square(boxes, self.expand), self.chip_size)
+
+
+class JoinedClassifier(Classifier):
+    """Several networks that read different attributes, used as one classifier: the authors' evaluation has three."""
+
+    def __init__(self, parts: Sequence[Classifier]) -> None:
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleList(parts)
+        self.reads = [part.attributes for part in parts]
+        self.arch, self.chip_size, self.expand = parts[0].arch, parts[0].chip_size, parts[0].expand
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Attributes of all networks, in the order of the networks."""
+        return tuple(chain.from_iterable(self.reads))
+
+    def forward(self, chips: Tensor) -> dict[str, Tensor]:
+        """Logits (B, K) of each attribute for chips (B, 3, s, s) in [-1, 1]."""
+        return {name: logits for part in self.parts for name, logits in part(chips).items()}
 
 
 class _Residual(nn.Module):
@@ -172,6 +191,8 @@ def save_classifier(directory: Path, classifier: Classifier) -> None:
         "expand": classifier.expand,
         "classes": {name: ATTRIBUTES[name] for name in classifier.attributes},
     }
+    if isinstance(classifier, JoinedClassifier):
+        header["parts"] = classifier.reads
     save_network(Path(directory) / FILE, classifier.state_dict(), header)
 
 
@@ -194,6 +215,10 @@ def load_classifier(directory: Path, device: torch.device | str = "cpu", attribu
             f"{path}: this classifier reads {', '.join(header['classes'])}, not {', '.join(lacking)}; "
             "train it for that attribute or align only what it reads."
         )
-    classifier = build_classifier(header["arch"], header["classes"], header["chip_size"], header["expand"])
+    built = [
+        build_classifier(header["arch"], names, header["chip_size"], header["expand"])
+        for names in header.get("parts", [header["classes"]])
+    ]
+    classifier = JoinedClassifier(built) if "parts" in header else built[0]
     classifier.load_state_dict(tensors)
     return classifier.eval().requires_grad_(False).to(device)

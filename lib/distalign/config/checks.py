@@ -72,6 +72,11 @@ def _settings(settings: RunSettings) -> Iterator[Finding]:
             method.model().model_validate({name: value})
         except ValidationError as error:
             yield path, error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+    for name, it in method.settings.items():
+        if it.required and name not in {**settings.settings, **settings.search}:
+            yield ("settings", name), f"needed by method '{settings.method}': {it.description}"
+    if method.converted and settings.search:
+        yield ("search",), f"method '{settings.method}' has nothing to choose from: its adapter is what the file says"
     if not method.takes_target:
         for attribute, shares in settings.align.items():
             if len(set(shares.values())) > 1:
@@ -154,7 +159,7 @@ def check_references(runs: Mapping[str, Run], preset: Preset, preset_file: str, 
                 path = ("classifiers", name, "labels", attribute)
                 problems.unknown(preset_file, path, "no face data set of this name", dataset, preset.faces)
     for key, user in (("bank", preset.bank), ("reader", preset.reader)):
-        if user is not None and user.faces not in preset.faces:
+        if user is not None and user.faces is not None and user.faces not in preset.faces:
             problems.unknown(preset_file, (key, "faces"), "no face data set of this name", user.faces, preset.faces)
 
 

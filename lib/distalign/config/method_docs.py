@@ -77,5 +77,8 @@ def _section(name: str, method: Method) -> Iterator[str]:
     if method.settings:
         yield "| setting | default | meaning | default from |\n|---|---|---|---|"
         for key, setting in method.settings.items():
-            yield f"| `{key}` | `{setting.default}` | {setting.description} | {setting.source or 'ours'} |"
+            default, source = f"`{setting.default}`", setting.source or "ours"
+            if setting.required:
+                default, source = "the run's", ""
+            yield f"| `{key}` | {default} | {setting.description} | {source} |"
         yield ""

@@ -47,6 +47,33 @@ METHODS: dict[str, Method] = {
         finetuned=True,
         measures=True,
     ),
+    "released": Method(
+        title="Ours, as released",
+        reference="Shen et al. 2024, arXiv 2311.07604",
+        summary="An adapter that the paper's authors trained and released, read from their file instead of trained: "
+        "LoRA on the text encoder (its MLP included), on the U-Net or both, or a prompt prefix. `align` says what it "
+        "was trained for. Where the files come from, and what is in them: [the authors' files](released.md).",
+        stage="adapter",
+        equation="W → W + B A in the layers of the file; or its vectors before every prompt",
+        cost="1",
+        fit="a conversion",
+        concepts="to fit",
+        takes_target=True,
+        converted=True,
+        faithful="sampling is ours, so noises are; the authors encode the empty prompt beside a prefix without a mask.",
+        settings={
+            "archive": Setting(
+                None,
+                str,
+                "The zip file with the checkpoint, or the folder it was unpacked to, relative to the repository.",
+                required=True,
+            ),
+            "folder": Setting(
+                None, str, "The folder of the exported checkpoint in it; all adapters there are used.", required=True
+            ),
+            "ema": Setting(True, bool, "The moving averages of the weights, or the weights.", "authors"),
+        },
+    ),
     "debiasvl": Method(
         title="debiasVL",
         reference="Chuang et al. 2023, arXiv 2302.00070",

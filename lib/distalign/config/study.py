@@ -64,6 +64,10 @@ class Study(World):
         """Whether a run is finetuned by the trainer."""
         return is_finetuned(self.expanded[run].settings.method)
 
+    def converted(self, run: str) -> bool:
+        """Whether a run's adapter comes out of a file."""
+        return self.adapted(run) and METHODS[self.expanded[run].settings.method].converted
+
     def finetune_spec(self, run: str, seed: int) -> dict[str, Any]:
         """What an adapter depends on: settings that matter to it, its plan, and the world they act in."""
         settings = self.expanded[run].settings
@@ -82,8 +86,10 @@ class Study(World):
         )
 
     def fit_spec(self, run: str, seed: int) -> dict[str, Any]:
-        """What fitting a method that is not finetuned depends on. Sampling is as in the evaluations."""
+        """What fitting depends on, sampling as in the evaluations; for a converted adapter, its file and its model."""
         settings, preset = self.expanded[run].settings, self.preset
+        if self.converted(run):
+            return drop_none({**run_meaning(settings), "backbone": preset.backbone.model_dump()})
         split = run_meaning(settings)["settings"].get("fit_on", "train")
         looks = self._looking(settings.classifier) if measures(settings) else {}
         return drop_none(

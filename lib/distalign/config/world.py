@@ -73,4 +73,4 @@ class World:
         }
 
     def _faces_used(self, user: Any) -> dict[str, Any] | None:
-        return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces)}
+        return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces) if user.faces else None}

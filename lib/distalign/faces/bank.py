@@ -37,7 +37,8 @@ class FaceBank:
 
         Args:
             embeddings: (B, D) unit vectors.
-            classes: Per attribute, wanted class indices (B,); -1 wants any.
+            classes: Per attribute, wanted class indices (B,); -1 wants any. An attribute that the bank has no labels
+                of is not asked for.
 
         Returns:
             (B, D) unit vectors of the bank.
@@ -46,13 +47,12 @@ class FaceBank:
             UserError: the bank has no face of a wanted combination of classes.
         """
         allowed = torch.ones(len(embeddings), len(self), dtype=torch.bool, device=embeddings.device)
-        for attribute, wanted in classes.items():
+        asked = {attribute: wanted for attribute, wanted in classes.items() if attribute in self.labels}
+        for attribute, wanted in asked.items():
             allowed &= (wanted[:, None] == self.labels[attribute]) | (wanted[:, None] == UNKNOWN)
         empty = (~allowed.any(1)).nonzero().squeeze(1).tolist()
         if empty:
-            words = {
-                ATTRIBUTES[name][int(wanted[empty[0]])] for name, wanted in classes.items() if wanted[empty[0]] >= 0
-            }
+            words = {ATTRIBUTES[name][int(wanted[empty[0]])] for name, wanted in asked.items() if wanted[empty[0]] >= 0}
             raise UserError(f"the face bank has no face that is {' and '.join(sorted(words))}; add some to its data.")
         cosine = embeddings.float() @ self.embeddings.T
         return self.embeddings[cosine.masked_fill(~allowed, -2).argmax(1)]

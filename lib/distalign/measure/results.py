@@ -80,6 +80,8 @@ def collect_results(
 def training_seconds(rows: Iterable[Mapping[str, Any]], train_logs: Iterable[Path]) -> pa.Table:
     """Seconds of finetuning or fitting behind each row of a table, validation aside, as rows of schema RESULTS.
 
+    A run whose log has none was not made here, and has no such row.
+
     Args:
         rows: run, seeds and evaluation of each.
         train_logs: `.../{preset}/runs/{run}/{seed}/train_log.parquet`, schema TRAIN_LOG, of some of the runs.
@@ -89,7 +91,8 @@ def training_seconds(rows: Iterable[Mapping[str, Any]], train_logs: Iterable[Pat
         preset, _, run, seed = path.parts[-5:-1]
         lines = read_table(path, TRAIN_LOG, ["phase", "metric", "value"]).to_pylist()
         seconds = [line["value"] for line in lines if (line["phase"], line["metric"]) == ("train", SECONDS)]
-        spent[run, int(seed)] = {"preset": preset, "value": sum(seconds), "n": len(seconds)}
+        if seconds:
+            spent[run, int(seed)] = {"preset": preset, "value": sum(seconds), "n": len(seconds)}
     found = [
         {"run": row["run"], "seed": seed, "evaluation": row["evaluation"], "metric": SECONDS, **spent[row["run"], seed]}
         for row in rows

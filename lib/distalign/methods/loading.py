@@ -1,4 +1,4 @@
-"""The model of a run as its images are generated: with a finetuned adapter, another method, or as it is."""
+"""The model of a run as its images are generated: with an adapter, another method, or as it is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def load_run(
     Raises:
         UserError: unreadable model or adapter.
     """
-    if "adapter" not in inputs or METHODS[spec["adapter"]["method"]].finetuned:
+    if "adapter" not in inputs or METHODS[spec["adapter"]["method"]].adapter:
         pipeline = load_generator(inputs["backbone"], spec, device)
         if "adapter" in inputs:
             load_adapter(pipeline, inputs["adapter"])

@@ -54,7 +54,7 @@ def _jobs(study: Study, table: Table) -> set[str]:
         if study.finetuned(run):
             jobs |= {f"finetune/{run}/{seed}.tsv", f"compute_originals/{study.plan_id(run, seed)}.tsv"}
         elif study.adapted(run):
-            jobs.add(f"fit_method/{run}/{seed}.tsv")
+            jobs.add(f"{'convert_adapter' if study.converted(run) else 'fit_method'}/{run}/{seed}.tsv")
         rules = ["generate_images", "classify_images", "compute_bias"]
         rules += ["compute_quality"] if study.preset.quality and not set(QUALITY).isdisjoint(table.columns) else []
         jobs |= {f"{rule}/{run}/{seed}/{evaluation}.tsv" for rule in rules}

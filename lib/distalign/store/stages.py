@@ -114,11 +114,12 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
 
 # Each method that is not finetuned is a stage of its own, so that a change to one leaves the others as they are. Its
 # version is part of its specification (Study.fit_spec).
+CONVERSION = ("released/adapters.py", "released/archive.py", "released/tensors.py", "diffusion/adapters.py")
 for _name, _method in METHODS.items():
     if not _method.finetuned and _name != UNCHANGED:
         STAGES[f"method {_name}"] = _method.version
-        MODULES[f"method {_name}"] = (f"methods/{_name}.py",)
-        SCRIPTS[f"method {_name}"] = ()
+        MODULES[f"method {_name}"] = CONVERSION if _method.converted else (f"methods/{_name}.py",)
+        SCRIPTS[f"method {_name}"] = ("convert_adapter",) if _method.converted else ()
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -15,6 +15,11 @@ from helpers.workflow import edit_yaml
 
 Problems = Callable[[Any], dict[str, str]]
 ORACLE = {"method": "explicit_prompt", "align": {"gender": "uniform"}}
+RELEASED = {
+    "method": "released",
+    "align": {"gender": "uniform"},
+    "settings": {"archive": "data/nowhere.zip", "folder": "checkpoint"},
+}
 
 
 @pytest.mark.parametrize(
@@ -83,3 +88,22 @@ def test_the_page_names_every_method_and_setting() -> None:
         assert f"`{name}`" in page
         for setting in method.settings:
             assert f"| `{setting}` |" in page
+
+
+def test_a_released_adapter_says_its_file_which_need_not_be_there(
+    problems_of: Problems, raw: dict[str, Any], root: Path
+) -> None:
+    raw["runs"]["released"] = RELEASED
+    study = load_study(raw, root)
+    assert study.converted("released")
+    assert study.adapted("released")
+    assert not study.finetuned("released")
+    assert not study.converted("original")
+    spec = study.fit_spec("released", 0)
+    assert spec["settings"] == {**RELEASED["settings"], "ema": True}
+    assert spec.keys() == {"method", "version", "align", "settings", "backbone"}
+    assert study.image_spec("released", 0, "occupations")["adapter"]["fingerprint"] == fingerprint(spec)
+    raw["runs"]["released"] = RELEASED | {"settings": {"folder": "checkpoint"}}
+    assert "needed by method 'released': The zip file" in problems_of(raw)["runs.released.settings.archive"]
+    raw["runs"]["released"] = RELEASED | {"search": {"ema": [True, False]}}
+    assert "nothing to choose from" in problems_of(raw)["runs.released.search"]

@@ -12,6 +12,7 @@ from distalign.config.files import read_yaml
 from distalign.config.problems import ConfigError
 from distalign.config.study import load_study
 from distalign.errors import UserError
+from helpers.workflow import edit_yaml
 
 from .conftest import CONFIG, listed
 
@@ -193,6 +194,18 @@ def test_problems_of_a_preset_name_its_file(raw: dict[str, Any], own_root: Path)
     for expected in ("defaults.rnk: 8", "did you mean 'rank'?", "bank.faces", "did you mean 'bank_faces'?"):
         assert expected in message
     assert "defaults.images_per_step: 64\n      not divisible by prompts_per_step: 7" in message
+
+
+@pytest.mark.parametrize("bank", [{}, {"faces": "bank_faces", "path": "bank.safetensors"}])
+def test_a_bank_is_computed_or_ready_made(raw: dict[str, Any], own_root: Path, bank: dict[str, str]) -> None:
+    edit_yaml(own_root / "presets" / "mini.yaml", bank=bank)
+    with pytest.raises(ConfigError, match="needs either faces or path"):
+        load_study(raw, own_root)
+
+
+def test_a_ready_made_bank_depends_on_no_faces(raw: dict[str, Any], own_root: Path) -> None:
+    edit_yaml(own_root / "presets" / "mini.yaml", bank={"path": "bank.safetensors"})
+    assert load_study(raw, own_root).bank_spec()["bank"] == {"path": "bank.safetensors"}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ def test_unavailable_combination_is_named(bank: FaceBank) -> None:
         bank.nearest(bank.embeddings[:1], {"gender": torch.tensor([1]), "age": torch.tensor([1])})
 
 
+def test_what_a_bank_has_no_labels_of_is_not_asked_for(bank: FaceBank) -> None:
+    plain = FaceBank(bank.embeddings, {"gender": bank.labels["gender"]})
+    wanted = {"gender": torch.tensor([1]), "age": torch.tensor([1])}
+    assert torch.equal(plain.nearest(bank.embeddings[3:4], wanted)[0], bank.embeddings[3])
+
+
 def test_saved_and_loaded(bank: FaceBank, tmp_path: Path) -> None:
     save_bank(tmp_path / "bank.safetensors", bank)
     loaded = load_bank(tmp_path / "bank.safetensors")

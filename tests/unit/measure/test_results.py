@@ -114,6 +114,12 @@ def test_seconds_of_finetuning(tmp_path):
     assert (row["metric"], row["value"], row["n"]) == ("seconds", 5.5, 2)
 
 
+def test_a_run_that_was_not_trained_here_has_no_seconds(tmp_path):
+    log = tmp_path / "mini/runs/released/0/train_log.parquet"
+    write_table(log, to_table({name: [] for name in TRAIN_LOG.names}, TRAIN_LOG), TRAIN_LOG, {})
+    assert training_seconds([{"run": "released", "seeds": [0], "evaluation": "a"}], [log]).num_rows == 0
+
+
 def test_distances_to_a_target_of_the_table():
     classified = predictions(IMAGES, ("evaluation",), ("gender",))
     bias = bias_table(classified, KEY, {"gender": {"female": 0.75, "male": 0.25}})

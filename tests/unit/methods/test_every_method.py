@@ -20,7 +20,7 @@ from helpers.tiny import sd15_shaped_pipeline
 
 from .conftest import UNIFORM, Images, settings_of
 
-FITTED = [name for name, method in METHODS.items() if not method.finetuned and name != UNCHANGED]
+FITTED = [name for name, method in METHODS.items() if not method.adapter and name != UNCHANGED]
 QUICK: dict[str, dict[str, Any]] = {
     "uce": {"rounds": 2},
     "interpret_diffusion": {"images": 2, "steps": 2, "batch_size": 2},

@@ -11,6 +11,7 @@ from distalign.present.publish import publish
 from helpers.workflow import first_rows
 
 REPOSITORY = Path(__file__).parents[3]
+MEASURING = ("generate_images", "classify_images", "compute_bias")
 PAGE = """\
 # Results
 
@@ -90,7 +91,10 @@ def study() -> Study:
             "title": "Second",
             "evaluation": "occupations",
             "columns": ["bias/gender", "kid"],
-            "rows": [{"run": "original", "label": "Original"}, {"run": "ours_gender", "label": "Ours", "seeds": [0, 1]}],
+            "rows": [
+                {"run": "original", "label": "Original"},
+                {"run": "ours_gender", "label": "Ours", "seeds": [0, 1]},
+            ],
         },
     }
     config["figures"] = {}
@@ -107,7 +111,7 @@ def test_costs_count_every_job_once_and_say_what_a_table_adds(study: Study, tmp_
     timed("classify_images/original/0/occupations", 60)
     timed("compute_bias/original/0/occupations", 60)
     assert table_costs(study, tmp_path) == []
-    for rule in ("generate_images", "classify_images", "compute_bias"):
+    for rule in MEASURING:
         timed(f"{rule}/ours_gender/0/occupations", 30)
         timed(f"{rule}/ours_gender/1/occupations", 30)
     for seed in (0, 1):
@@ -122,3 +126,19 @@ def test_costs_count_every_job_once_and_say_what_a_table_adds(study: Study, tmp_
     assert second.added == pytest.approx(13.8)
     assert "| `second` | 2 | 2 | 30 | 14 |" in as_markdown([first, second])
     assert "| all | | | | 30 |" in as_markdown([first, second])
+
+
+def test_a_converted_adapter_costs_its_conversion(tmp_path: Path) -> None:
+    config = first_rows() | {"figures": {}}
+    settings = {"archive": "x.zip", "folder": "y"}
+    config["runs"]["released"] = {"method": "released", "align": {"gender": "uniform"}, "settings": settings}
+    rows = [{"run": "released"}]
+    config["tables"] = {
+        "only": {"title": "Only", "evaluation": "occupations", "columns": ["bias/gender"], "rows": rows}
+    }
+    for rule in ("convert_adapter/released/0", *(f"{it}/released/0/occupations" for it in MEASURING)):
+        file = tmp_path / f"{rule}.tsv"
+        file.parent.mkdir(parents=True)
+        file.write_text("s\th:m:s\n60\t0:01:00\n")
+    (cost,) = table_costs(load_study(config, REPOSITORY), tmp_path)
+    assert (cost.finetunings, cost.total) == (0, 4)

@@ -17,7 +17,7 @@ class Setting:
     """One setting of a method: its default, its type, what it is.
 
     `source`: where the default comes from. `fitted`: whether fitting depends on it; where not, a search over it fits
-    once.
+    once. `required`: there is no default, a run has to give it.
     """
 
     default: Any
@@ -25,6 +25,7 @@ class Setting:
     description: str
     source: str = ""
     fitted: bool = True
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Method:
         concepts: whether it must know the concepts of the prompts it is applied to, or some to be fitted on.
         takes_target: whether any target distribution can be asked for.
         finetuned: by the trainer of `distalign.alignment`, with all its settings, instead of those below.
+        converted: its adapter comes out of a file (`distalign.released`) and is neither trained nor fitted.
         assigns: whether it draws an attribute for each image.
         measures: whether fitting looks at images with the classifier inside the loss.
         looks: whether sampling does.
@@ -59,12 +61,18 @@ class Method:
     concepts: Concepts = "none"
     takes_target: bool = False
     finetuned: bool = False
+    converted: bool = False
     assigns: bool = False
     measures: bool = False
     looks: bool = False
     faithful: str = ""
     version: int = 1
     settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def adapter(self) -> bool:
+        """Whether it leaves an adapter as `distalign.diffusion.adapters` writes and loads it."""
+        return self.finetuned or self.converted
 
     def model(self) -> type[Model]:
         """The model that checks `settings` of a run and fills in the defaults."""

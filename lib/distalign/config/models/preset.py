@@ -120,10 +120,19 @@ class EncoderRoles(Model):
 
 
 class Bank(Model):
-    """Real faces the face loss pulls towards."""
+    """Real faces the face loss pulls towards: embedded here, or a bank that is there already."""
 
-    faces: Name = Field(description="Data set whose training split fills the bank.")
+    faces: Name | None = Field(None, description="Data set whose training split fills the bank.")
     images: Count | None = Field(None, description="At most this many; unset: all.")
+    path: str | None = Field(
+        None, description="Instead of faces: a bank.safetensors, relative to the repository (released.md)."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Bank":
+        if (self.faces is None) == (self.path is None):
+            raise ValueError("needs either faces or path")
+        return self
 
 
 class Reader(Model):
