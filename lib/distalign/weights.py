@@ -53,11 +53,11 @@ def _directory(weights: Mapping[str, Any], made: Path, root: Path) -> None:
     if not source.is_dir():
         raise UserError(f"{name}: no such directory. Put the model there, or name another place in the preset.")
     files = [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+    if MODEL_INDEX in files:
+        check_pipeline(read_json(source / MODEL_INDEX), name)
     needed = needed_files(files, weights.get("variant"), name)
     if not needed:
         raise UserError(f"{name}: no model in it. Put the model there, or name another place in the preset.")
-    if MODEL_INDEX in needed:
-        check_pipeline(read_json(source / MODEL_INDEX), name)
     _link({target: source / file for target, file in needed.items()}, made)
 
 

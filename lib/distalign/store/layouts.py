@@ -71,7 +71,9 @@ def _pipeline(files: Collection[str], variant: str | None, name: str) -> Iterato
         raise UserError(f"{name}: no tokenizer: neither tokenizer.json nor vocab.json with merges.txt in tokenizer/.")
     for file in (MODEL_INDEX, *configurations, *tokenizer):
         if file not in files:
-            raise UserError(f"{name}: not a complete diffusers pipeline, {file} is missing.")
+            raise UserError(
+                f"{name}: {file} is missing: a pipeline that is incomplete, or no Stable Diffusion 1.x or 2.x."
+            )
         yield file, file
     for stem in ("text_encoder/model", "vae/diffusion_pytorch_model", "unet/diffusion_pytorch_model"):
         yield from _weights(stem, files, variant, name)

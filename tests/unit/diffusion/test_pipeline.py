@@ -18,6 +18,7 @@ from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
 from distalign.store.pretrained import write_record
 from distalign.weights import obtain
+from helpers.hub import REVISION, Repository, serve, use
 from helpers.published import as_published
 from helpers.tiny import PROMPTS, sd2_shaped_pipeline, sd15_shaped_pipeline, tiny_pipeline
 
@@ -112,6 +113,19 @@ def test_half_precision_files_by_one_key(saved: tuple[str, Path, Path], tmp_path
     assert all(torch.equal(tensor, tensors[name].float()) for name, tensor in loaded.state_dict().items())
     as_it_is = load_pipeline(tmp_path / "half", dtype=torch.float16)
     assert {module.dtype for module in as_it_is.modules} == {torch.float16}
+
+
+def test_pipeline_of_a_hub_is_loaded_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = as_published(tiny_pipeline(tmp_path / "published"))
+    files = {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with serve() as hub:
+        hub.repositories["owner/name"] = Repository(files)
+        use(monkeypatch, hub, tmp_path / "cache")
+        obtain({"source": "hub", "id": "owner/name", "revision": REVISION}, tmp_path / "backbone", tmp_path)
+    fetched, plain = load_pipeline(tmp_path / "backbone"), load_pipeline(path)
+    images = [generate(pipeline, PROMPTS[:1], [1], 2, 4.0, 1) for pipeline in (fetched, plain)]
+    assert torch.equal(*images)
+    assert not any("fp16" in file or ".bin" in file or "safety" in file for file in hub.downloads())
 
 
 @pytest.fixture
