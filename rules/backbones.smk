@@ -1,9 +1,17 @@
 # Pretrained models: the text-to-image model, encoders, face embedding, concept reader. Shipped ones are verified by
-# their hashes; those of a hub are fetched at a pinned revision.
+# their hashes; those of a hub are fetched at a pinned revision. `snakemake fetch` fetches all of these and nothing else:
+# after it, no job needs a network.
 
 
 localrules:
+    fetch,
     fetch_weights,
+
+
+rule fetch:
+    input:
+        expand("results/{p}/{place}", p=PRESET, place=[it for it in WEIGHTS if WEIGHTS[it].source == "hub"]),
+        expand("results/{p}/classifiers/{c}/card.md", p=PRESET, c=FETCHED_CLASSIFIERS),
 
 
 rule fetch_weights:

@@ -33,6 +33,7 @@ except UserError as error:
 PRESET = config["preset"]
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
+FETCHED_CLASSIFIERS = [name for name in READY if STUDY.preset.classifiers[name].weights.source == "hub"]
 ADAPTED = [run for run in STUDY.runs if STUDY.adapted(run)]
 FINETUNED = [run for run in ADAPTED if STUDY.finetuned(run)]
 CONVERTED = [run for run in ADAPTED if STUDY.converted(run)]

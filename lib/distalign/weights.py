@@ -1,20 +1,21 @@
 """Bring pretrained weights to where the jobs expect them: shipped and verified, from a directory, or from a hub."""
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distalign.errors import UserError
 from distalign.miniworld.shipped import MANIFEST, install_component, read_manifest
-from distalign.store.files import atomic_directory
+from distalign.store.files import atomic_directory, read_json
+from distalign.store.layouts import MODEL_INDEX, check_pipeline, needed_files
+from distalign.store.pretrained import write_record
 
 
 def obtain(weights: Mapping[str, Any], directory: Path, root: Path) -> None:
     """Fill `directory` with a pretrained model.
 
-    Shipped models are copied and checked against the SHA-256 sums of their manifest. Directories and models of a hub
-    are linked, file by file: they can be large.
+    Shipped models are copied and checked against the SHA-256 sums of their manifest. Files of directories and hubs are
+    linked, those that are needed: they can be large. Face embeddings of OpenSphere are converted.
 
     Args:
         weights: The settings `Weights` of a preset as a dictionary.
@@ -22,19 +23,10 @@ def obtain(weights: Mapping[str, Any], directory: Path, root: Path) -> None:
         root: The repository, which relative paths start from.
 
     Raises:
-        UserError: no such model, a wrong checksum, or no network.
+        UserError: no such model, one that cannot be used, a wrong checksum, or no network.
     """
-    if weights["source"] == "shipped":
-        shipped, name = _component(root / weights["path"])
-        with atomic_directory(directory) as made:
-            install_component(name, shipped, made)
-    elif weights["source"] == "hub":
-        from distalign.encoders.hub import fetch
-
-        folder = fetch(weights["id"], weights["revision"]) / (weights.get("subfolder") or "")
-        _link(folder, directory, f"{weights['id']} at {weights['revision']}")
-    else:
-        _link(root / weights["path"], directory, weights["path"])
+    with atomic_directory(directory) as made:
+        SOURCES[weights["source"]](weights, made, root)
 
 
 def checksums(weights: Mapping[str, Any], root: Path) -> dict[str, str]:
@@ -51,19 +43,54 @@ def checksums(weights: Mapping[str, Any], root: Path) -> dict[str, str]:
     return dict(components.get(name, {}).get("sha256", {}))
 
 
+def _shipped(weights: Mapping[str, Any], made: Path, root: Path) -> None:
+    shipped, name = _component(root / weights["path"])
+    install_component(name, shipped, made)
+
+
+def _directory(weights: Mapping[str, Any], made: Path, root: Path) -> None:
+    source, name = root / weights["path"], weights["path"]
+    if not source.is_dir():
+        raise UserError(f"{name}: no such directory. Put the model there, or name another place in the preset.")
+    files = [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+    if MODEL_INDEX in files:
+        check_pipeline(read_json(source / MODEL_INDEX), name)
+    needed = needed_files(files, weights.get("variant"), name)
+    if not needed:
+        raise UserError(f"{name}: no model in it. Put the model there, or name another place in the preset.")
+    _link({target: source / file for target, file in needed.items()}, made)
+
+
+def _hub(weights: Mapping[str, Any], made: Path, root: Path) -> None:
+    from distalign.store.hub import fetch  # the hub's client is needed here only
+
+    fetched = fetch(weights["id"], weights["revision"], weights.get("subfolder"), weights.get("variant"))
+    _link(fetched.files, made)
+    write_record(made, fetched.facts, fetched.sums)
+
+
+def _opensphere(weights: Mapping[str, Any], made: Path, root: Path) -> None:
+    from distalign.faces.opensphere import convert_opensphere  # takes seconds: it needs torch
+
+    convert_opensphere(root / weights["path"], made)
+
+
+SOURCES: dict[str, Callable[[Mapping[str, Any], Path, Path], None]] = {
+    "shipped": _shipped,
+    "directory": _directory,
+    "hub": _hub,
+    "opensphere": _opensphere,
+}
+
+
 def _component(source: Path) -> tuple[Path, str]:
     """The directory with the manifest of a shipped model, and the model's name in it."""
     shipped = next((parent for parent in source.parents if (parent / MANIFEST).exists()), source.parent)
     return shipped, source.relative_to(shipped).as_posix()
 
 
-def _link(source: Path, directory: Path, name: str) -> None:
-    """A directory of links to the files of `source`, with its folders."""
-    if not source.is_dir():
-        raise UserError(f"{name}: no such directory. Put the model there, or name another place in the preset.")
-    with atomic_directory(directory) as made:
-        shutil.copytree(source.resolve(), made, copy_function=_symlink, dirs_exist_ok=True)
-
-
-def _symlink(source: str, target: str) -> None:
-    Path(target).symlink_to(Path(source).resolve())
+def _link(files: Mapping[str, Path], made: Path) -> None:
+    """Links to files, by their place in a directory."""
+    for target, file in files.items():
+        (made / target).parent.mkdir(parents=True, exist_ok=True)
+        (made / target).symlink_to(file.resolve())

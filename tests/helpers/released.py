@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from distalign.diffusion.pipeline import Pipeline
+from helpers.opensphere import net, state
 
 TEXT_MODULES = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2",
@@ -47,6 +49,7 @@ NETWORKS = {  # in data.zip: outputs of each network
     "5-trained-test-classifiers/fairface-MobileNetLarge-Race4-09191318/epoch=19-step=6760_MobileNetLarge.pt": 4,
     "5-trained-test-classifiers/fairface-MobileNetLarge-Age2-09191319/epoch=19-step=6760_MobileNetLarge.pt": 2,
 }
+OPENSPHERE = "4-opensphere_checkpoints/opensphere_checkpoints/20220424_210641"  # in data.zip
 BANKS = {  # in data.zip: whether races are in it
     "3-face-features/CelebA_MobileNetLarge_08240859/face_feats.pkl": False,
     "3-face-features/FairFace_MobileNetLarge_GenderRace4_09041634/face_feats.pkl": True,
@@ -140,9 +143,9 @@ def checkpoint_members(pipeline: Pipeline, folder: str = CHECKPOINT) -> dict[str
     """An exported checkpoint of text encoder and U-Net, with and without averaging."""
     average = {"text_encoder_lora": text_encoder_lora(pipeline), "unet_lora": unet_lora(pipeline)}
     members = {}
-    for file, state in average.items():
-        raw = {name: torch.nn.Parameter(value + 1) for name, value in state.items()}
-        members |= {f"{folder}/{file}.pth": saved(raw), f"{folder}/{file}_EMA.pth": saved(state)}
+    for file, tensors in average.items():
+        raw = {name: torch.nn.Parameter(value + 1) for name, value in tensors.items()}
+        members |= {f"{folder}/{file}.pth": saved(raw), f"{folder}/{file}_EMA.pth": saved(tensors)}
     return members
 
 
@@ -154,6 +157,8 @@ def data_members(changed: Mapping[str, bytes | None] | None = None) -> dict[str,
     networks = {name: outputs for name, outputs in NETWORKS.items() if name not in (changed or {})}
     members |= {f"data/{name}": saved(mobilenet(outputs)) for name, outputs in networks.items()}
     members |= {f"data/{name}": pickle.dumps(face_features(races)) for name, races in BANKS.items()}
+    members[f"data/{OPENSPHERE}/config.yml"] = yaml.safe_dump({"model": {"backbone": {"net": net()}}}).encode()
+    members[f"data/{OPENSPHERE}/models/backbone_100000.pth"] = saved(state())
     members |= {f"data/{name}": data for name, data in (changed or {}).items() if data is not None}
     left_out = {f"data/{name}" for name, data in (changed or {}).items() if data is None}
     return {name: data for name, data in members.items() if name not in left_out}

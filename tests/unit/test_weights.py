@@ -52,6 +52,23 @@ def test_missing_directory_is_named(root: Path, tmp_path: Path) -> None:
         obtain({"source": "directory", "path": "data/sfnet20"}, tmp_path / "out", root)
 
 
+def test_of_a_directory_only_what_is_read_is_linked(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"):
+        (tmp_path / "model" / name).write_text(name)
+    source = {"source": "directory", "path": str(tmp_path / "model"), "variant": "fp16"}
+    obtain(source, tmp_path / "out", root)
+    linked = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert linked == {"config.json": "config.json", "model.safetensors": "model.fp16.safetensors"}
+
+
+def test_directory_without_a_model_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no model in it"):
+        obtain({"source": "directory", "path": str(tmp_path / "empty")}, tmp_path / "out", root)
+    assert not (tmp_path / "out").exists()
+
+
 def test_checksums_tell_shipped_weights_apart(root: Path) -> None:
     before = checksums(SHIPPED, root)
     assert before.keys() == {"index.json", "unet/config.json"}

@@ -1,7 +1,6 @@
 """A frozen latent diffusion model, read from an ordinary diffusers `StableDiffusionPipeline` directory."""
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from distalign.errors import UserError
+from distalign.store.files import read_json
+from distalign.store.layouts import check_pipeline
+from distalign.store.pretrained import check_record, load_model, readable
 
 
 @dataclass
@@ -93,21 +95,26 @@ def load_pipeline(
     """Load a diffusers Stable Diffusion directory for inference and for gradients with respect to adapters.
 
     Raises:
-        UserError: the directory or one of its parts is missing.
+        UserError: the directory or one of its parts is missing or cut off, or it is a pipeline of another kind.
     """
     root = Path(path)
     for part in ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler/scheduler_config.json"):
         if not (root / part).exists():
             raise UserError(f"{root}: not a diffusers pipeline, {part} is missing; fetch or pretrain it again")
+    check_pipeline(read_json(root / "model_index.json"), str(root))
+    check_record(root)
     transformers_logging.disable_progress_bar()
+    with readable(root / "tokenizer", "CLIPTokenizer"):
+        tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True)
     pipeline = Pipeline(
-        unet=UNet2DConditionModel.from_pretrained(root / "unet", torch_dtype=dtype, local_files_only=True),
-        vae=AutoencoderKL.from_pretrained(root / "vae", torch_dtype=dtype, local_files_only=True),
-        text_encoder=CLIPTextModel.from_pretrained(root / "text_encoder", dtype=dtype, local_files_only=True),
-        tokenizer=CLIPTokenizer.from_pretrained(root / "tokenizer", local_files_only=True),
-        scheduler_config=json.loads((root / "scheduler/scheduler_config.json").read_text()),
+        unet=load_model(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
+        vae=load_model(AutoencoderKL, root / "vae", torch_dtype=dtype),
+        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype=dtype),
+        tokenizer=tokenizer,
+        scheduler_config=read_json(root / "scheduler/scheduler_config.json"),
         autocast=autocast,
     )
+    _check_latents(pipeline, root)
     for module in pipeline.modules:
         module.requires_grad_(False).eval().to(device)
     if autocast and pipeline.device.type == "cpu":
@@ -118,3 +125,13 @@ def load_pipeline(
         # gains nothing.
         pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
+
+
+def _check_latents(pipeline: Pipeline, root: Path) -> None:
+    """Check that the U-Net takes latents and nothing else, as those for inpainting, depth or upscaling do."""
+    wanted, found = pipeline.vae.config["latent_channels"], pipeline.unet.config["in_channels"]
+    if found != wanted:
+        raise UserError(
+            f"{root}: its U-Net takes {found} channels, not the {wanted} of its latents: a model for inpainting, depth "
+            "or upscaling. Name one that makes images from text alone."
+        )

@@ -24,7 +24,10 @@ SOLVER: dict[str, Any] = {
     "timestep_spacing": "linspace",
     "final_sigmas_type": "sigma_min",
 }
-_TABLE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+_TABLE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr",
+    "prediction_type",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from distalign.encoders.interface import Preprocess, unit
 from distalign.errors import UserError
 from distalign.store.files import atomic_directory, atomic_write_json
+from distalign.store.pretrained import check_record, readable
 
 CONFIG = "open_clip_config.json"
 
@@ -47,11 +48,11 @@ class ClipEncoder:
     `hf_tokenizer_name`, the tokenizer's files (otherwise it is CLIP's own tokenizer, which open_clip carries).
 
     Args:
-        directory: The model's directory (`encoders.hub.fetch` gives one for a model on a hub).
+        directory: The model's directory.
         antialias: Low-pass before shrinking images (the paper's code does not).
 
     Raises:
-        UserError: not such a directory.
+        UserError: not such a directory, or not a complete one.
     """
 
     def __init__(self, directory: Path, antialias: bool = False) -> None:
@@ -59,9 +60,11 @@ class ClipEncoder:
 
         if not (Path(directory) / CONFIG).is_file():
             raise UserError(f"{directory}: not an open_clip model directory, {CONFIG} is missing.")
+        check_record(directory)
         source = f"local-dir:{Path(directory).absolute()}"
-        self.model = open_clip.create_model(source, require_pretrained=True).eval().requires_grad_(False)
-        self.tokenizer = open_clip.get_tokenizer(source)
+        with readable(directory, "an open_clip model"):
+            self.model = open_clip.create_model(source, require_pretrained=True).eval().requires_grad_(False)
+            self.tokenizer = open_clip.get_tokenizer(source)
         visual = self.model.visual
         size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
         self.preprocess = Preprocess(size, visual.image_mean, visual.image_std, antialias)

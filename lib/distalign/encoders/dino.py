@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distalign.encoders.interface import Preprocess, unit
 from distalign.errors import UserError
 from distalign.store.files import read_json
+from distalign.store.pretrained import check_record, load_model
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,11 +24,11 @@ class DinoEncoder:
     model was trained with.
 
     Args:
-        directory: The model's directory (`encoders.hub.fetch` gives one for a model on a hub).
+        directory: The model's directory.
         antialias: Low-pass before shrinking images (the paper's code does not).
 
     Raises:
-        UserError: not such a directory.
+        UserError: not such a directory, or not a complete one.
     """
 
     def __init__(self, directory: Path, antialias: bool = False) -> None:
@@ -36,7 +37,8 @@ class DinoEncoder:
         directory = Path(directory)
         if not (directory / CONFIG).is_file():
             raise UserError(f"{directory}: not a DINOv2 model directory, {CONFIG} is missing.")
-        self.model: nn.Module = Dinov2Model.from_pretrained(directory, local_files_only=True, use_safetensors=True)
+        check_record(directory)
+        self.model: nn.Module = load_model(Dinov2Model, directory)
         self.model.eval().requires_grad_(False)
         if (directory / PREPROCESSOR).is_file():
             size = read_json(directory / PREPROCESSOR)["crop_size"]["height"]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from distalign.config.fingerprint import fingerprint
-from distalign.store.files import atomic_write_json, sha256_tree
+from distalign.store.files import atomic_write_json, read_json, sha256_tree
+from distalign.store.pretrained import RECORD
 from distalign.store.stages import STAGES
 
 PACKAGES = (
@@ -43,7 +44,7 @@ def collect(
         "stage_version": STAGES[stage],
         "fingerprint": fingerprint(spec),
         "spec": dict(spec),
-        "inputs": {name: sha256_tree(path) for name, path in sorted((inputs or {}).items())},
+        "inputs": {name: _sha256(path) for name, path in sorted((inputs or {}).items())},
         "seeds": dict(seeds or {}),
         "code": _code(),
         "versions": _versions(),
@@ -54,6 +55,12 @@ def collect(
 def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
     """Write provenance beside files that cannot carry it inside."""
     atomic_write_json(path, provenance)
+
+
+def _sha256(path: Path) -> str:
+    """Of a model that was fetched, that of the sums in its record: its files can be 10 GB, and are verified."""
+    record = Path(path) / RECORD
+    return fingerprint(read_json(record)["files"]) if record.is_file() else sha256_tree(path)
 
 
 @cache

@@ -41,7 +41,10 @@ STAGES: dict[str, int] = {
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
 MODULES: dict[str, tuple[str, ...]] = {
     "faces": ("miniworld/**/*.py", "faces/*.py", "store/images.py", "store/seeds.py"),
-    "backbone": ("weights.py", "miniworld/shipped.py", "encoders/hub.py"),
+    "backbone": (
+        "weights.py", "miniworld/shipped.py", "store/hub.py", "store/layouts.py", "store/pretrained.py",
+        "faces/opensphere.py",
+    ),
     "classifiers": ("classifiers/*.py", "faces/crop.py", "diffusion/reconstruction.py", "store/seeds.py"),
     "originals": (
         "alignment/originals.py", "alignment/plan.py", "alignment/reading.py", "diffusion/*.py", "faces/*.py",

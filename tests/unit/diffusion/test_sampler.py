@@ -37,6 +37,18 @@ def test_linear_coefficients_are_the_solver_s_impulse_response(steps: int, predi
     np.testing.assert_allclose([*weights, gain], z.numpy(), rtol=2e-4, atol=2e-5)
 
 
+def test_noise_table_of_zero_terminal_snr_is_the_model_s() -> None:
+    config = {**TABLE, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    schedule = build_schedule(config, 5)
+    scheduler = DPMSolverMultistepScheduler(**config, **SOLVER)
+    scheduler.set_timesteps(5)
+    z = torch.ones(1)
+    for t in scheduler.timesteps:
+        z = scheduler.step(torch.zeros(1), t, z).prev_sample
+    assert schedule.linear_coefficients()[0] == pytest.approx(z.item(), rel=1e-3)
+    assert schedule.signal[0] < 1e-3 < build_schedule(TABLE, 5).signal[0]
+
+
 @pytest.mark.parametrize(
     ("steps", "first", "last"),
     [(19, -0.24, [0.10, 0.37, -2.28]), (21, -0.21, [0.10, 0.36, -2.06]), (23, -0.18, [0.17, 0.21, -1.79])],

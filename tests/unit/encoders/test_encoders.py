@@ -12,7 +12,6 @@ from transformers import Dinov2Config, Dinov2Model
 
 from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
 from distalign.encoders.clip import save_clip
-from distalign.encoders.hub import fetch
 from distalign.encoders.interface import Preprocess
 from distalign.errors import UserError
 from helpers.tiny import tiny_tokenizer
@@ -127,8 +126,3 @@ def test_antialias_is_a_setting(antialias: bool) -> None:
 def test_other_directories_are_named(encoder: type, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json is missing"):
         encoder(tmp_path)
-
-
-def test_only_commits_are_fetched() -> None:
-    with pytest.raises(UserError, match="'main' is not a commit"):
-        fetch("owner/name", "main")

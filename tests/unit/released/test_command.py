@@ -14,8 +14,10 @@ from distalign.config.expansion import merge
 from distalign.config.problems import ConfigError
 from distalign.config.study import Study, load_study
 from distalign.faces.bank import load_bank
+from distalign.faces.embedding import load_embedder
 from distalign.prompts import load_prompts
 from distalign.released.__main__ import main
+from helpers.opensphere import WIDTHS
 from helpers.released import NETWORKS, data_members, write_zip
 from helpers.workflow import ROOT
 
@@ -48,7 +50,9 @@ def test_everything_is_converted(root: Path) -> None:
         assert (released / f"classifiers/{name}/metrics.parquet").is_file()
     assert load_bank(released / "banks/celeba.safetensors").labels.keys() == {"gender"}
     assert load_bank(released / "banks/fairface.safetensors").labels.keys() == {"gender", "race"}
-    assert sorted(path.name for path in released.iterdir()) == ["banks", "classifiers", "data.zip", "prompts"]
+    assert load_embedder(released / "face_embedding").config.widths == tuple(WIDTHS)
+    made = ["banks", "classifiers", "data.zip", "face_embedding", "prompts"]
+    assert sorted(path.name for path in released.iterdir()) == made
 
 
 def test_the_preset_is_that_of_sd15_with_these_files(root: Path) -> None:

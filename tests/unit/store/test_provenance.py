@@ -5,6 +5,7 @@ import platform
 from distalign.config.fingerprint import fingerprint
 from distalign.store import provenance
 from distalign.store.files import read_json
+from distalign.store.pretrained import write_record
 from distalign.store.provenance import collect, write_provenance
 from distalign.store.stages import STAGES
 
@@ -31,6 +32,17 @@ def test_same_work_same_provenance_and_no_names_of_places(tmp_path):
     assert texts[0] == texts[1]
     assert str(tmp_path) not in texts[0]
     assert platform.node() not in texts[0]
+
+
+def test_fetched_models_are_known_by_their_recorded_sums(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights.safetensors").write_bytes(b"weights")
+
+    def found(licence, digest):
+        write_record(tmp_path / "model", {"licence": licence}, {"weights.safetensors": digest})
+        return collect("generate", {}, {"backbone": tmp_path / "model"})["inputs"]["backbone"]
+
+    assert found("mit", "0" * 64) == found("unknown", "0" * 64) != found("mit", "1" * 64)
 
 
 def test_outside_a_checkout(tmp_path, monkeypatch):

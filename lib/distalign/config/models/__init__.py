@@ -9,9 +9,10 @@ from distalign.config.models.figures import (
     TrainingCurves,
 )
 from distalign.config.models.gradient_study import GradientStudy, GradientStudyBudget
-from distalign.config.models.preset import EvaluationSettings, Preset, Weights
+from distalign.config.models.preset import EvaluationSettings, Preset
 from distalign.config.models.run import Gradient, Loss, RunSettings
 from distalign.config.models.study import Config, PaperNumbers, Row, TableSpec
+from distalign.config.models.weights import Weights
 
 __all__ = [
     "Config",

@@ -20,31 +20,12 @@ from distalign.config.models.base import (
 )
 from distalign.config.models.gradient_study import GradientStudyBudget
 from distalign.config.models.run import OCCUPATIONS, Part, RunDefaults
+from distalign.config.models.weights import FaceWeights, Weights
 
 DatasetOf = Annotated[
     dict[str, str],
     by_attribute("DatasetOf", "The face data set that labels each attribute.", lambda attribute: Name),
 ]
-
-
-class Weights(Model):
-    """Where a pretrained model comes from: this repository, a directory of yours, or a pinned revision on a hub."""
-
-    source: Literal["shipped", "directory", "hub"] = Field(
-        description="shipped (below resources/, checked by hash), directory (anywhere) or hub (fetched)."
-    )
-    path: str | None = Field(None, description="For shipped and directory: the folder, relative to the repository.")
-    id: str | None = Field(None, description="For hub: owner/name.")
-    revision: str | None = Field(None, description="For hub: the commit; branches move, so none is accepted.")
-    subfolder: str | None = Field(None, description="For hub: the folder inside the repository, if not all of it.")
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Weights":
-        needed = ("id", "revision") if self.source == "hub" else ("path",)
-        missing = [key for key in needed if getattr(self, key) is None]
-        if missing:
-            raise ValueError(f"source {self.source} also needs {' and '.join(missing)}")
-        return self
 
 
 class Prompts(Model):
@@ -223,7 +204,10 @@ class Preset(Model):
 
     name: SkipJsonSchema[Name] = Field(description="The name of the file, without .yaml; not written in it.")
     description: str = Field(description="One line for people.")
-    backbone: Weights = Field(description="The text-to-image model, a diffusers StableDiffusionPipeline.")
+    backbone: Weights = Field(
+        description="The text-to-image model, a diffusers StableDiffusionPipeline: Stable Diffusion 1.x or 2.x, or a "
+        "model of their structure."
+    )
     text_padding: Literal["longest", "max_length"] = Field(
         description="Prompts are padded to the longest of the batch, with a mask (released code), or to the maximum."
     )
@@ -245,7 +229,7 @@ class Preset(Model):
         description="Attribute classifiers by name; `loss` and `evaluation` are those used unless said otherwise."
     )
     encoders: EncoderRoles = Field(description="Image encoders.")
-    face_embedding: Weights = Field(description="The SFNet face embedding of the face loss.")
+    face_embedding: FaceWeights = Field(description="The SFNet face embedding of the face loss.")
     bank: Bank = Field(description="Real faces of the face loss.")
     reader: Reader | None = Field(None, description="Independent reading of attributes; unset: none.")
     concept_reader: Weights | None = Field(
