@@ -112,7 +112,7 @@ def test_what_cannot_be_converted_is_said_and_the_rest_is_made(
     assert "has no member 1-prompts/sports.json" in err
     assert "os.system is not admitted" in err
     assert "has no member 2-trained-classifiers/CelebA_MobileNetLarge_08060852/*.pt" in err
-    assert len(out.splitlines()) == 4 + 1
+    assert len(out.splitlines()) == 4 + 1 + 1  # prompts, a bank, the face embedding
     assert not (tmp_path / "made/banks/celeba.safetensors").exists()
 
 
