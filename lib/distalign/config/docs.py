@@ -42,10 +42,11 @@ tables:
       - {{run: {{from: ours_gender, rank: 8}}, label: "rank 8"}}   # a whole new ablation: this line
 ```
 
-A setting is looked for in the run, then in the runs it is `from`, then in the preset's `by_method` for the run's
-method, in its `by_trained` for the parts the run trains, in its `by_attributes` for the attributes it aligns, and in
-its `defaults`. Mappings are merged key by key, except `align` and a `gradient` that names its `weights`, which are
-replaced. Names use letters, digits, `.`, `_` and `-`. A preset that starts `from: mini` changes what it says of `mini`.
+A setting is looked for in the run, then in the preset's `by_run` of its name, then likewise in the runs it is `from`;
+then in the preset's `by_method` for the run's method, in its `by_trained` for the parts the run trains, in its
+`by_attributes` for the attributes it aligns, and in its `defaults`. Mappings are merged key by key, except `align` and
+a `gradient` that names its `weights`, which are replaced. Names use letters, digits, `.`, `_` and `-`. A preset that
+starts `from: mini` changes what it says of `mini`.
 
 `python -m distalign.config check` prints every problem of the configuration, `--preset all` for every preset. Editors
 that know JSON schemas can use `docs/config.schema.json` for config.yaml, its `$defs/Preset` for presets without `from`.

@@ -99,7 +99,7 @@ class Expansion:
         chain = self._chain(path, entry)
         if chain is None:
             return None
-        layers = [*chain, *self._of_the_preset(chain)]
+        layers = [*self._with_preset_of_each(chain), *self._of_the_preset(chain)]
         layers.append(Layer(self.preset_file, ("defaults",), self.preset.defaults))
         merged: dict[str, Any] = {}
         for layer in reversed(layers):
@@ -112,6 +112,14 @@ class Expansion:
             self._add_incomplete(error, layers)
             return None
         return Run(name, _shortened(settings), tuple(seeds), tuple(layers))
+
+    def _with_preset_of_each(self, chain: list[Layer]) -> Iterator[Layer]:
+        """Each named run of the chain, followed by what the preset says of it."""
+        for layer in chain:
+            yield layer
+            name = layer.path[1] if layer.path[0] == "runs" else None
+            if name in self.preset.by_run:
+                yield Layer(self.preset_file, ("by_run", name), self.preset.by_run[name])
 
     def _of_the_preset(self, chain: list[Layer]) -> Iterator[Layer]:
         """What the preset says of runs of the method, that train the same parts, and that align the same attributes."""

@@ -278,6 +278,25 @@ def test_what_the_preset_says_of_runs_that_train_the_same_parts(raw: dict[str, A
     assert (runs["ours_gender"].rank, runs["ours_gender"].ema_decay) == (5, 0.25)
 
 
+def test_what_the_preset_says_of_a_run_of_a_name(raw: dict[str, Any], own_root: Path) -> None:
+    path = own_root / "presets/mini.yaml"
+    preset = yaml.safe_load(path.read_text())
+    preset["by_run"] = {
+        "ours_gender": {"rank": 3, "iterations": 7, "ema_decay": 0.25},
+        "narrow": {"rank": 2, "iterations": 6},
+        "elsewhere": {"rank": 1},
+    }
+    path.write_text(yaml.safe_dump(preset))
+    raw["runs"]["ours_gender"]["ema_decay"] = 0.5
+    raw["runs"]["narrow"] = {"from": "ours_gender", "iterations": 5}
+    raw["runs"]["narrower"] = {"from": "narrow", "rank": 4}
+    runs = load_study(raw, own_root).runs
+    settings = {name: (runs[name].rank, runs[name].iterations, runs[name].ema_decay) for name in runs}
+    assert settings["ours_gender"] == (3, 7, 0.5)
+    assert settings["narrow"] == (2, 5, 0.5)
+    assert settings["narrower"] == (4, 5, 0.5)
+
+
 def test_a_shorter_run_is_one_of_fewer_iterations(raw: dict[str, Any], root: Path) -> None:
     raw["runs"]["half"] = {"from": "ours_gender", "duration": 0.5}
     study = load_study(raw, root)

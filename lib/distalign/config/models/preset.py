@@ -253,6 +253,11 @@ class Preset(Model):
         default_factory=dict,
         description="Settings of runs of a method, on top of `by_trained`: strengths this world needs, and budgets.",
     )
+    by_run: dict[Name, RunDefaults] = Field(
+        default_factory=dict,
+        description="Settings of the run of this name where it does not say otherwise itself; a name the configuration "
+        "does not have says nothing.",
+    )
     evaluation: EvaluationEntry = Field(description="Settings of every evaluation that does not say otherwise.")
     gradient_study: GradientStudyBudget | None = Field(
         None, description="What the studies of gradient estimators may cost; unset: they are not made."
