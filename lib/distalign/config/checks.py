@@ -77,10 +77,15 @@ def _settings(settings: RunSettings) -> Iterator[Finding]:
             yield ("settings", name), f"needed by method '{settings.method}': {it.description}"
     if method.converted and settings.search:
         yield ("search",), f"method '{settings.method}' has nothing to choose from: its adapter is what the file says"
-    if not method.takes_target:
+    if not method.takes_target_with(settings.settings):
+        without = ", ".join(f"settings.{name}: {value}" for name, value in method.target_needs.items())
+        unless = f" without {without}" if method.takes_target else ""
         for attribute, shares in settings.align.items():
             if len(set(shares.values())) > 1:
-                yield ("align", attribute), f"method '{settings.method}' cannot be given a target other than uniform"
+                yield (
+                    ("align", attribute),
+                    f"method '{settings.method}' cannot be given a target other than uniform{unless}",
+                )
 
 
 def _training(settings: RunSettings) -> Iterator[Finding]:

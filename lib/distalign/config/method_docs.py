@@ -59,11 +59,16 @@ def _row(name: str, method: Method) -> str:
         method.stage if name != UNCHANGED else "nothing",
         method.fit,
         {"none": "no", "to fit": "to fit", "to apply": "always"}[method.concepts],
-        "yes" if method.takes_target else "no",
+        _takes_target(method),
         "yes" if method.assigns else "no",
         method.cost,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _takes_target(method: Method) -> str:
+    needed = ", ".join(f"`{name}: {value}`" for name, value in method.target_needs.items())
+    return ("with " + needed if needed else "yes") if method.takes_target else "no"
 
 
 def _section(name: str, method: Method) -> Iterator[str]:

@@ -204,6 +204,7 @@ METHODS: dict[str, Method] = {
         cost="(n + 3)/2 for n cells: gender 2.5; with `sampled` (n + 2)/2",
         fit="none",
         takes_target=True,
+        target_needs={"target": "sampled"},
         assigns=True,
         faithful="norms and inner products are of each image by itself and in float64, where the authors' code takes "
         "them over the whole batch; several attributes together span one subspace; a drawn target is ours; texts say "

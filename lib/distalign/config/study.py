@@ -204,13 +204,17 @@ class Study(World):
         """Name of a set of real pictures: evaluations and runs that share it are compared with the same."""
         return fingerprint(self.reference_spec(evaluation))[:12]
 
+    def _takes_target(self, run: str) -> bool:
+        settings = self.runs[run]
+        return METHODS[settings.method].takes_target_with(settings.settings)
+
     def table_spec(self, table: str) -> dict[str, Any]:
         """A table with its rows: labels, runs, seeds, the classifier bias is read by, the paper's numbers."""
         spec = self.tables[table]
         flags = TAKES_TARGET in spec.columns
         rows = [
             {
-                "takes_target": METHODS[self.runs[row.run].method].takes_target if flags else None,
+                "takes_target": self._takes_target(row.run) if flags else None,
                 "run": row.run,
                 "seeds": list(row.seeds),
                 "evaluation": row.evaluation,

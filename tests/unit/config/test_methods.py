@@ -53,6 +53,14 @@ def test_a_method_without_a_target_takes_uniform_only(problems_of: Problems, raw
     assert "cannot be given a target other than uniform" in problems_of(raw)["runs.fixed.align.gender"]
 
 
+def test_a_target_that_needs_a_setting(problems_of: Problems, raw: dict[str, Any]) -> None:
+    raw["runs"]["neutral"] = {"method": "concept_algebra", "align": {"gender": {"female": 0.9, "male": 0.1}}}
+    raw["runs"]["sampled"] = raw["runs"]["neutral"] | {"settings": {"target": "sampled"}}
+    found = problems_of(raw)
+    assert "other than uniform without settings.target: sampled" in found["runs.neutral.align.gender"]
+    assert "runs.sampled.align.gender" not in found
+
+
 def test_spelling_out_a_default_means_the_same(root: Path, raw: dict[str, Any]) -> None:
     raw["runs"] |= {"oracle": ORACLE, "iid": ORACLE | {"settings": {"assignment": "iid"}}}
     study = load_study(raw, root)

@@ -42,6 +42,7 @@ class Method:
         fit: what fitting takes.
         concepts: whether it must know the concepts of the prompts it is applied to, or some to be fitted on.
         takes_target: whether any target distribution can be asked for.
+        target_needs: the settings without which that is not so.
         finetuned: by the trainer of `distalign.alignment`, with all its settings, instead of those below.
         converted: its adapter comes out of a file (`distalign.released`) and is neither trained nor fitted.
         assigns: whether it draws an attribute for each image.
@@ -60,6 +61,7 @@ class Method:
     fit: str
     concepts: Concepts = "none"
     takes_target: bool = False
+    target_needs: Mapping[str, Any] = field(default_factory=dict)
     finetuned: bool = False
     converted: bool = False
     assigns: bool = False
@@ -73,6 +75,12 @@ class Method:
     def adapter(self) -> bool:
         """Whether it leaves an adapter as `distalign.diffusion.adapters` writes and loads it."""
         return self.finetuned or self.converted
+
+    def takes_target_with(self, settings: Mapping[str, Any]) -> bool:
+        """Whether any target distribution can be asked for with these settings; those left out have their defaults."""
+        return self.takes_target and all(
+            settings.get(name, self.settings[name].default) == value for name, value in self.target_needs.items()
+        )
 
     def model(self) -> type[Model]:
         """The model that checks `settings` of a run and fills in the defaults."""
