@@ -60,7 +60,8 @@ class HubParquet:
         if len(homes) > 1:
             listed = ", ".join(sorted(str(home) for home in homes))
             raise UserError(f"{folder}: Parquet files in several folders: {listed}. Name one of them in the preset.")
-        return cls(files, *settings)
+        order = list(SPLITS.values())
+        return cls(dict(sorted(files.items(), key=lambda it: (order.index(it[1]), it[0]))), *settings)
 
     @abstractmethod
     def labels(self, name: str, split: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
