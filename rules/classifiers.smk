@@ -21,6 +21,9 @@ rule train_classifier:
         backbone=lambda job: (
             "results/{preset}/backbone" if STUDY.preset.classifiers[job.classifier].reconstruct else []
         ),
+        initial=lambda job: (
+            "results/{preset}/initial/{classifier}" if STUDY.preset.classifiers[job.classifier].initial else []
+        ),
     output:
         model="results/{preset}/classifiers/{classifier}/model.safetensors",
         metrics="results/{preset}/classifiers/{classifier}/metrics.parquet",

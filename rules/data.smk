@@ -13,8 +13,9 @@ rule make_faces:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        gpu=lambda job: 0 if STUDY.preset.faces[job.dataset].source == "rendered" else STUDY.preset.job.gpu,
         mem_mb=8000,
-        runtime=120,
+        runtime=lambda job: 120 if STUDY.preset.faces[job.dataset].source == "rendered" else 720,
     params:
         spec=lambda job: Spec(STUDY.faces_spec(job.dataset)),
         version=STAGES["faces"],

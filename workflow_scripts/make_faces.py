@@ -1,30 +1,24 @@
-"""Make a face data set: rendered portraits with their labels and detected boxes."""
+"""Make a face data set: rendered portraits, or a published data set, with labels and detected boxes."""
 
 from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
-from distalign.errors import UserError
+from distalign.datasets.writing import write_published
 from distalign.faces.detector import Detector
 from distalign.miniworld.facesets import render_faces
 from distalign.store.provenance import collect
-from distalign.workflow import job
+from distalign.workflow import device, job
 
 snakemake: Snakemake
 
 with job(snakemake):
-    spec = snakemake.params.spec
-    if spec["source"] != "rendered":
-        raise UserError(
-            f"faces.{snakemake.wildcards.dataset}.source: {spec['source']} cannot be read yet. Write the data set as a "
-            f"Parquet file with the columns of docs/files.md to {snakemake.output.faces}, and run again."
-        )
-    identities = spec.get("identities", spec["images"])
-    render_faces(
-        Path(snakemake.output.faces),
-        identities=identities,
-        pictures=max(1, spec["images"] // identities),
-        seed=spec["seed"],
-        detector=Detector(**spec["detector"]),
-        provenance=collect("faces", spec, seeds={"faces": spec["seed"]}),
-    )
+    spec, faces = snakemake.params.spec, Path(snakemake.output.faces)
+    detector = Detector(**spec["detector"])
+    provenance = collect("faces", spec, seeds={"faces": spec["seed"]})
+    if spec["source"] == "rendered":
+        identities = spec.get("identities", spec["images"])
+        pictures = max(1, spec["images"] // identities)
+        render_faces(faces, identities, pictures, spec["seed"], detector, provenance)
+    else:
+        write_published(faces, spec, Path.cwd(), detector.to(device()), provenance, device())

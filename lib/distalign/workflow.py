@@ -65,13 +65,16 @@ def job(context: Job) -> Iterator[None]:
 
 
 def weights_by_place(preset: Preset) -> dict[str, Weights]:
-    """The pretrained models of a preset, by their directory below `results/{preset}/`; classifiers aside."""
+    """The pretrained models of a preset, by their directory below `results/{preset}/`; trained classifiers aside."""
     encoders = {
         f"encoders/{role}/{kind}": getattr(getattr(preset.encoders, role), kind).weights
         for role in ("training", "evaluation")
         for kind in ("clip", "dino")
     }
-    weights = {"backbone": preset.backbone, "face_embedding": preset.face_embedding, **encoders}
+    initial = {
+        f"initial/{name}": it.initial for name, it in preset.classifiers.items() if it.initial and not it.weights
+    }
+    weights = {"backbone": preset.backbone, "face_embedding": preset.face_embedding, **encoders, **initial}
     return weights | ({"concept_reader": preset.concept_reader} if preset.concept_reader else {})
 
 

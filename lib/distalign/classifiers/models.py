@@ -24,14 +24,12 @@ class Classifier(nn.Module):
         expand: Side of a chip over the longer side of the detected box.
     """
 
-    def __init__(
-        self, arch: str, attributes: Iterable[str], chip_size: int, expand: float, pretrained: bool = False
-    ) -> None:
+    def __init__(self, arch: str, attributes: Iterable[str], chip_size: int, expand: float) -> None:
         super().__init__()
         self.arch = arch
         self.chip_size = chip_size
         self.expand = expand
-        self.trunk, width = ARCHITECTURES[arch](pretrained)
+        self.trunk, width = ARCHITECTURES[arch]()
         self.heads = nn.ModuleDict({name: nn.Linear(width, len(ATTRIBUTES[name])) for name in attributes})
 
     @property
@@ -110,8 +108,7 @@ def _group_norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(4, width)
 
 
-def _convnet(pretrained: bool) -> tuple[nn.Module, int]:
-    _no_pretrained("convnet", pretrained)
+def _convnet() -> tuple[nn.Module, int]:
     widths = (16, 32, 64, 64)
     stem: list[nn.Module] = [
         nn.Conv2d(3, widths[0], 3, stride=2, padding=1, bias=False),
@@ -121,8 +118,7 @@ def _convnet(pretrained: bool) -> tuple[nn.Module, int]:
     return _trunk(stem, widths, _group_norm, nn.SiLU), widths[-1]
 
 
-def _resnet_small(pretrained: bool) -> tuple[nn.Module, int]:
-    _no_pretrained("resnet_small", pretrained)
+def _resnet_small() -> tuple[nn.Module, int]:
     widths = (24, 48, 80)
     stem: list[nn.Module] = [
         nn.Conv2d(3, widths[0], 5, stride=2, padding=2, bias=False),
@@ -134,34 +130,25 @@ def _resnet_small(pretrained: bool) -> tuple[nn.Module, int]:
     return _trunk(stem, widths, nn.BatchNorm2d, nn.ReLU), widths[-1]
 
 
-def _mobilenet_v3_large(pretrained: bool) -> tuple[nn.Module, int]:
+def _mobilenet_v3_large() -> tuple[nn.Module, int]:
     """MobileNetV3-Large as in the paper: everything of torchvision's but its last linear layer."""
-    from torchvision.models import MobileNet_V3_Large_Weights, mobilenet_v3_large
+    from torchvision.models import mobilenet_v3_large
 
-    network = mobilenet_v3_large(weights=MobileNet_V3_Large_Weights.IMAGENET1K_V2 if pretrained else None)
+    network = mobilenet_v3_large(weights=None)
     width = int(network.classifier[-1].in_features)
     network.classifier = network.classifier[:-1]
     return network, width
 
 
-def _no_pretrained(arch: str, pretrained: bool) -> None:
-    if pretrained:
-        raise UserError(
-            f"architecture {arch} has no pretrained weights; set `pretrained: false` or use mobilenet_v3_large."
-        )
-
-
-ARCHITECTURES: dict[str, Callable[[bool], tuple[nn.Module, int]]] = {
+ARCHITECTURES: dict[str, Callable[[], tuple[nn.Module, int]]] = {
     "mobilenet_v3_large": _mobilenet_v3_large,
     "convnet": _convnet,
     "resnet_small": _resnet_small,
 }
 
 
-def build_classifier(
-    arch: str, attributes: Iterable[str], chip_size: int, expand: float, pretrained: bool = False
-) -> Classifier:
-    """A new classifier.
+def build_classifier(arch: str, attributes: Iterable[str], chip_size: int, expand: float) -> Classifier:
+    """A new classifier, with random weights.
 
     Args:
         arch: `mobilenet_v3_large` (the paper's), `convnet` (GroupNorm, SiLU; fast on a CPU) or `resnet_small`
@@ -169,7 +156,6 @@ def build_classifier(
         attributes: Attributes to read.
         chip_size: Side of the chips in pixels.
         expand: Side of a chip over the longer side of the detected box.
-        pretrained: Start from ImageNet weights (mobilenet_v3_large only; torchvision fetches them).
 
     Raises:
         UserError: unknown architecture or attribute.
@@ -180,7 +166,7 @@ def build_classifier(
     unknown = [name for name in names if name not in ATTRIBUTES]
     if unknown:
         raise UserError(f"unknown attribute {unknown[0]!r}; known are {', '.join(ATTRIBUTES)}.")
-    return Classifier(arch, names, chip_size, expand, pretrained)
+    return Classifier(arch, names, chip_size, expand)
 
 
 def save_classifier(directory: Path, classifier: Classifier) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from distalign.classifiers.augmentation import Augmentation, Augmenter, Reconstr
 from distalign.classifiers.evaluation import evaluate, write_evaluation
 from distalign.classifiers.models import Classifier, build_classifier, save_classifier
 from distalign.config.attributes import ATTRIBUTES
-from distalign.faces.dataset import UNKNOWN, FaceSet, load_faces
+from distalign.faces.dataset import UNKNOWN, FaceSet, load_faces, to_float
+from distalign.faces.stored import in_advance
 
 log = logging.getLogger(__name__)
 WARM_UP = 0.05
+Prepare = Callable[[Classifier], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class TrainingSpec:
             signed gradient step from a random start; Wong et al., 2020); 0 is off. It doubles the cost, and makes
             gradients follow what a face looks like instead of patterns nobody sees.
         seed: Of initialisation, order and augmentation.
-        pretrained: Start from ImageNet weights (mobilenet_v3_large only).
         augmentation: Strengths of the augmentation.
     """
 
@@ -53,7 +54,6 @@ class TrainingSpec:
     label_smoothing: float = 0.0
     adversarial: float = 0.0
     seed: int = 0
-    pretrained: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -64,6 +64,7 @@ def train_classifier(
     provenance: Mapping[str, Any],
     reconstruct: Reconstruct | None = None,
     device: torch.device | str = "cpu",
+    prepare: Prepare | None = None,
 ) -> Classifier:
     """Train on the `train` splits, evaluate on the `validation` splits (used for nothing else), and write both.
 
@@ -77,7 +78,8 @@ def train_classifier(
         provenance: What to keep in the metadata of `metrics.parquet`.
         reconstruct: Maps images (n, 3, H, W) in [-1, 1] to the same (for instance a VAE with noise on its latents);
             applied to the share `augmentation.reconstruct` of each batch.
-        device: Where to train.
+        device: Where to train; on a GPU, activations and their gradients are bfloat16 where autocast has it so.
+        prepare: Changes the new classifier before it is trained: puts weights into it.
 
     Raises:
         UserError: unreadable or unfit face data, unknown architecture or attribute.
@@ -86,8 +88,9 @@ def train_classifier(
     for attribute in sorted(faces, key=list(ATTRIBUTES).index):
         files.setdefault(Path(faces[attribute]), []).append(attribute)
     sets = [load_faces(path, "train", attributes) for path, attributes in files.items()]
-    held_out = {attribute: load_faces(path, "validation") for path, names in files.items() for attribute in names}
-    classifier = fit(spec, sets, reconstruct, device)
+    classifier = fit(spec, sets, reconstruct, device, prepare)
+    validation = {path: load_faces(path, "validation") for path in files}
+    held_out = {attribute: validation[path] for path, names in files.items() for attribute in names}
     metrics = evaluate(classifier, held_out)
     save_classifier(directory, classifier)
     write_evaluation(
@@ -97,7 +100,11 @@ def train_classifier(
 
 
 def fit(
-    spec: TrainingSpec, sets: list[FaceSet], reconstruct: Reconstruct | None, device: torch.device | str
+    spec: TrainingSpec,
+    sets: list[FaceSet],
+    reconstruct: Reconstruct | None,
+    device: torch.device | str,
+    prepare: Prepare | None = None,
 ) -> Classifier:
     """Train one classifier on labelled sets, each batch from one of them; its heads are the sets' attributes."""
     attributes = [name for name in ATTRIBUTES if any(name in faces.labels for faces in sets)]
@@ -105,22 +112,27 @@ def fit(
     order = torch.Generator().manual_seed(spec.seed)
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
-        classifier = build_classifier(spec.architecture, attributes, spec.chip_size, spec.expand, spec.pretrained)
+        classifier = build_classifier(spec.architecture, attributes, spec.chip_size, spec.expand)
+    if prepare is not None:
+        prepare(classifier)
     classifier = classifier.to(device).to(memory_format=torch.channels_last).train()
     augmenter = Augmenter(spec.chip_size, spec.expand, generator, spec.augmentation, reconstruct)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
     steps = spec.epochs * sum(math.ceil(len(faces) / spec.batch_size) for faces in sets)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    half = torch.autocast("cuda", torch.bfloat16, enabled=torch.device(device).type == "cuda")
     for epoch in range(spec.epochs):
         losses = []
         batches = list(_batches(sets, spec.batch_size, order))
-        for faces, rows in tqdm(batches, desc=f"epoch {epoch + 1}/{spec.epochs}", leave=False, disable=None):
-            chips = augmenter(faces.batch(rows).to(device), faces.boxes[rows].to(device))
+        bar = tqdm(batches, desc=f"epoch {epoch + 1}/{spec.epochs}", leave=False, disable=None)
+        for (faces, rows), images in in_advance(_images, bar):
+            chips = augmenter(to_float(images.to(device)), faces.boxes[rows].to(device))
             labels = {name: label[rows].to(device) for name, label in faces.labels.items()}
             chips = chips.contiguous(memory_format=torch.channels_last)
-            if spec.adversarial:
-                chips = _turn_against(classifier, chips, labels, spec.adversarial, generator)
-            loss = _loss(classifier(chips), labels, spec.label_smoothing)
+            with half:
+                if spec.adversarial:
+                    chips = _turn_against(classifier, chips, labels, spec.adversarial, generator)
+                loss = _loss(classifier(chips), labels, spec.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -128,6 +140,11 @@ def fit(
             losses.append(loss.detach())
         log.info("epoch %d of %d: loss %.4f", epoch + 1, spec.epochs, torch.stack(losses).mean().item())
     return classifier.eval().requires_grad_(False)
+
+
+def _images(batch: tuple[FaceSet, Tensor]) -> Tensor:
+    faces, rows = batch
+    return faces.images[rows]
 
 
 def _turn_against(

@@ -31,7 +31,7 @@ class World:
 
     def faces_spec(self, dataset: str) -> dict[str, Any]:
         """What a face data set depends on."""
-        return drop_none({**self.preset.faces[dataset].model_dump(), "detector": self.preset.detector.model_dump()})
+        return drop_none({**self.preset.faces[dataset].meaning(), "detector": self.preset.detector.model_dump()})
 
     def bank_spec(self) -> dict[str, Any]:
         """What the bank of real faces depends on."""

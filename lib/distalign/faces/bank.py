@@ -60,14 +60,23 @@ class FaceBank:
 
 @torch.no_grad()
 def build_face_bank(network: SFNet, faces: FaceSet) -> FaceBank:
-    """Embed every face of a labelled set; faces that lack a label are left out."""
-    known = torch.stack([label != UNKNOWN for label in faces.labels.values()]).all(0).nonzero().squeeze(1)
+    """Embed every face of a labelled set.
+
+    An attribute that no face has a label of (race in CelebA) is not in the bank; faces that lack another are left out.
+
+    Raises:
+        UserError: no face is left.
+    """
+    labels = {name: label for name, label in faces.labels.items() if (label != UNKNOWN).any()}
+    complete = [label != UNKNOWN for label in labels.values()]
+    if not complete or not (known := torch.stack(complete).all(0).nonzero().squeeze(1)).numel():
+        raise UserError("no face of the bank's data set has all its labels; choose another data set.")
     device = next(network.parameters()).device
     parts = []
     for rows in known.split(BATCH):
         images, landmarks = faces.batch(rows).to(device), faces.landmarks[rows].to(device)
         parts.append(embed(network, align_faces(images, landmarks, network.config.input_size)).cpu())
-    return FaceBank(torch.cat(parts), {name: label[known] for name, label in faces.labels.items()})
+    return FaceBank(torch.cat(parts), {name: label[known] for name, label in labels.items()})
 
 
 def save_bank(path: Path, bank: FaceBank) -> None:

@@ -1,6 +1,7 @@
-"""A labelled face Parquet, decoded into memory."""
+"""A labelled face Parquet, for training and embedding: decoded into memory, or image by image where it is large."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.errors import UserError
-from distalign.store.parquet import FACES, decode_image, read_batches
+from distalign.faces.stored import StoredImages
+from distalign.store.parquet import FACES, read_batches
 
 UNKNOWN = -1
 ROWS_AT_ONCE = 1024
+DECODED_BYTES = 2**30  # of a set's pixels; larger sets are decoded batch by batch, in every epoch
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,14 @@ class FaceSet:
     """Faces with their labels, all on the CPU.
 
     Attributes:
-        images: (N, 3, H, W) uint8.
+        images: (N, 3, H, W) uint8, by their rows.
         boxes: (N, 4) float32, in pixels.
         landmarks: (N, 5, 2) float32, in pixels.
         labels: Class index (N,) int64 of each attribute, -1 where unknown.
         identity: (N,) int64, -1 where unknown.
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     boxes: Tensor
     landmarks: Tensor
     labels: dict[str, Tensor]
@@ -41,8 +44,11 @@ class FaceSet:
 
     def first(self, count: int | None) -> "FaceSet":
         """The first so many faces; None for all."""
+        if count is None:
+            return self
         labels = {name: label[:count] for name, label in self.labels.items()}
-        return FaceSet(self.images[:count], self.boxes[:count], self.landmarks[:count], labels, self.identity[:count])
+        images = self.images.first(count) if isinstance(self.images, StoredImages) else self.images[:count]
+        return FaceSet(images, self.boxes[:count], self.landmarks[:count], labels, self.identity[:count])
 
     def batch(self, index: Tensor) -> Tensor:
         """Images (n, 3, H, W) in [-1, 1] of the rows `index`."""
@@ -69,19 +75,19 @@ def load_faces(path: Path, split: str, attributes: Iterable[str] = ATTRIBUTES) -
     boxes = ["x1", "y1", "x2", "y2"]
     columns = ["image", "split", *names, "identity", "found", *boxes, "landmarks"]
     parts: list[pa.RecordBatch] = []
-    images: list[np.ndarray] = []
-    for rows in read_batches(path, FACES, ROWS_AT_ONCE, columns):
-        chosen = rows.filter(pc.and_(pc.equal(rows["split"], split), rows["found"]))
-        images += [decode_image(data) for data in pc.struct_field(chosen["image"], "bytes").to_pylist()]
-        parts.append(chosen.drop_columns(["image", "split", "found"]))
-    if not images:
+
+    def cells() -> Iterator[bytes]:
+        for rows in read_batches(path, FACES, ROWS_AT_ONCE, columns):
+            chosen = rows.filter(pc.and_(pc.equal(rows["split"], split), rows["found"]))
+            parts.append(chosen.drop_columns(["image", "split", "found"]))
+            yield from pc.struct_field(chosen["image"], "bytes").to_pylist()
+
+    images = StoredImages(cells(), str(path))
+    if not len(images):
         raise UserError(f"{path}: no face in split {split!r}; is it the right file, and were faces detected in it?")
-    sizes = sorted({image.shape[:2] for image in images})
-    if len(sizes) > 1:
-        raise UserError(f"{path}: images of several sizes (from {sizes[0]} to {sizes[-1]}); bring them to one size.")
     table = pa.Table.from_batches(parts)
     return FaceSet(
-        images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
+        images=images if math.prod(images.shape) > DECODED_BYTES else images[torch.arange(len(images))],
         boxes=torch.from_numpy(np.stack([table[name].to_numpy() for name in boxes], 1).astype(np.float32)),
         landmarks=torch.tensor(table["landmarks"].to_pylist()).view(-1, 5, 2),
         labels={name: _label_indices(path, table[name], name) for name in names},

@@ -1,13 +1,16 @@
 """Images as they are stored: 8-bit RGB PNG bytes."""
 
 import io
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from distalign.errors import UserError
+
+LARGEST = 89_000_000  # pixels
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -19,18 +22,41 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
+    """JPEG bytes, of high quality, of an (H, W, 3) uint8 RGB image: a quarter of PNG's for a photograph."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, format="JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
 def decode_image(data: bytes) -> NDArray[np.uint8]:
     """Decode PNG, JPEG or WebP bytes to an (H, W, 3) uint8 RGB image.
 
     Raises:
         UserError: the bytes are cut off or not an image.
     """
+    with _opened(data) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width in pixels that PNG, JPEG or WebP bytes begin with saying; the pixels are not looked at.
+
+    Raises:
+        UserError: the bytes are not an image.
+    """
+    with _opened(data) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-                return np.asarray(image.convert("RGB"))
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > LARGEST:  # Pillow's own check only warns
+                raise UserError(f"an image of {image.width} x {image.height} pixels is not read; the largest is 89 MP")
+            yield image
     except UnidentifiedImageError:
         raise UserError(f"{len(data)} bytes are not a complete PNG, JPEG or WebP image") from None
-    except (OSError, SyntaxError, Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"{len(data)} bytes are not a complete PNG, JPEG or WebP image ({error})") from None

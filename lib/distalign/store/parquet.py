@@ -23,6 +23,7 @@ from distalign.store.schemas import (
     IMAGE,
     IMAGES,
     ORIGINALS,
+    PUBLISHED_FACES,
     REFERENCE,
     RESULTS,
     TRAIN_LOG,
@@ -30,10 +31,10 @@ from distalign.store.schemas import (
 )
 
 __all__ = [
-    "BIAS", "CLASSIFIED", "FACES", "FEATURES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "REFERENCE", "RESULTS",
-    "TRAIN_LOG",
-    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_provenance",
-    "read_table", "to_table", "write_table",
+    "BIAS", "CLASSIFIED", "FACES", "FEATURES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "PUBLISHED_FACES",
+    "REFERENCE", "RESULTS", "TRAIN_LOG",
+    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_note",
+    "read_provenance", "read_table", "to_table", "write_table",
 ]  # fmt: skip
 
 PROVENANCE_KEY = b"distalign"
@@ -68,6 +69,10 @@ class ParquetWriter:
         self._pending.append(to_table(rows, self.schema))
         while sum(table.num_rows for table in self._pending) >= self.rows_per_group:
             self._flush(self.rows_per_group)
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON-able value, which is known only after the rows are, for `read_note` in the file's metadata."""
+        self._writer.add_key_value_metadata({_note_key(key): json.dumps(value, ensure_ascii=False, allow_nan=False)})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -153,11 +158,22 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return provenance
 
 
+def read_note(path: Path, key: str) -> Any:
+    """Read a value kept by `ParquetWriter.note`; None in a file without it."""
+    with _open(path, pa.schema([])) as file:
+        text = (file.metadata.metadata or {}).get(_note_key(key).encode())
+    return None if text is None else json.loads(text)
+
+
 def image_cells(images: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> pa.Array:
     """Make an image column of uint8 (H, W, 3) RGB images, each stored as PNG bytes."""
     names = [None] * len(images) if paths is None else paths
     cells = [{"bytes": encode_png(image), "path": name} for image, name in zip(images, names, strict=True)]
     return pa.array(cells, type=IMAGE)
+
+
+def _note_key(key: str) -> str:
+    return f"{PROVENANCE_KEY.decode()}.{key}"
 
 
 def _column(values: Any, field: pa.Field) -> pa.Array | pa.ChunkedArray:

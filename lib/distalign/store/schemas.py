@@ -47,6 +47,9 @@ FACES = pa.schema(
     ]
 )
 
+# Of published data sets, also the words they use themselves, which are finer than the classes.
+PUBLISHED_FACES = pa.schema([*FACES, pa.field("published_race", STRING), pa.field("published_age", STRING)])
+
 # Generated images. `index` counts within a prompt; equal (prompt_id, noise_seed) means the same initial noise.
 IMAGES = pa.schema(
     [

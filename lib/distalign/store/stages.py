@@ -40,7 +40,7 @@ STAGES: dict[str, int] = {
 
 # Modules whose code decides a stage's output, as patterns below lib/distalign/.
 MODULES: dict[str, tuple[str, ...]] = {
-    "faces": ("miniworld/**/*.py", "faces/*.py", "store/images.py", "store/seeds.py"),
+    "faces": ("miniworld/**/*.py", "faces/*.py", "datasets/*.py", "store/images.py", "store/seeds.py"),
     "backbone": (
         "weights.py", "miniworld/shipped.py", "store/hub.py", "store/layouts.py", "store/pretrained.py",
         "faces/opensphere.py",

@@ -18,9 +18,10 @@ from distalign.config.models.base import (
     by_attribute,
     partial,
 )
+from distalign.config.models.faces import Faces
 from distalign.config.models.gradient_study import GradientStudyBudget
 from distalign.config.models.run import OCCUPATIONS, Part, RunDefaults
-from distalign.config.models.weights import FaceWeights, Weights
+from distalign.config.models.weights import FaceWeights, InitialWeights, Weights
 
 DatasetOf = Annotated[
     dict[str, str],
@@ -32,18 +33,6 @@ class Prompts(Model):
     """A prompt set, with some of the splits train, validation and test. Groups of the first take turns in training."""
 
     file: str = Field(description="JSON file, relative to the repository.")
-
-
-class Faces(Model):
-    """A face data set with perceived attributes, made or read into one Parquet file."""
-
-    source: Literal["rendered", "celeba", "fairface"] = Field(
-        description="rendered (by the mini world) or a published data set."
-    )
-    path: str | None = Field(None, description="For published data sets: the folder you downloaded, yours to provide.")
-    images: Count | None = Field(None, description="Number of images; unset: all of a published data set.")
-    identities: Count | None = Field(None, description="For rendered: number of different people; unset: all differ.")
-    seed: Seed = Field(0, description="For rendered: other seeds give other people.")
 
 
 class Detector(Model):
@@ -67,6 +56,9 @@ class Classifier(Model):
     weights: Weights | None = Field(None, description="Trained weights; unset: trained here.")
     labels: DatasetOf = Field(min_length=1, description="The attributes it reads, and the data set that labels each.")
     architecture: Literal["convnet", "resnet_small", "mobilenet_v3_large"] = Field(description="The network.")
+    initial: InitialWeights | None = Field(
+        None, description="Weights that training starts from, for mobilenet_v3_large; unset: random ones."
+    )
     epochs: Count = Field(description="Passes over the training split.")
     batch_size: Count = Field(description="Faces per step.")
     learning_rate: Positive = Field(description="Peak learning rate of AdamW.")
@@ -77,6 +69,12 @@ class Classifier(Model):
         description="Also train on faces encoded and decoded by the diffusion model's VAE, as generated ones are.",
     )
     seed: Seed = Field(0, description="Seed of initialisation, order and augmentation.")
+
+    @model_validator(mode="after")
+    def _initial_fits(self) -> "Classifier":
+        if self.initial is not None and self.architecture != "mobilenet_v3_large":
+            raise ValueError(f"initial is for mobilenet_v3_large; {self.architecture} starts from random weights")
+        return self
 
 
 class Encoder(Model):

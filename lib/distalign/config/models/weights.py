@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from distalign.config.models.base import Model
 
 COMMIT = re.compile("[0-9a-f]{40}")
+SHA256 = r"^[0-9a-f]{64}$"
 # Repositories that their owners took from the hub, and where the same weights are now.
 MOVED = {
     "runwayml/stable-diffusion-v1-5": (
@@ -72,3 +73,12 @@ class FaceWeights(Weights):
     source: Literal["shipped", "directory", "hub", "opensphere"] = Field(  # type: ignore[assignment]
         description="As for other weights, or opensphere: a backbone_*.pth, with its config.yml beside it or above."
     )
+
+
+class InitialWeights(Weights):
+    """Where the weights come from that a network starts from: ImageNet weights of timm, or of torchvision in a file."""
+
+    source: Literal["directory", "hub"] = Field(  # type: ignore[assignment]
+        description="directory (anywhere) or hub (fetched): the folder with one model.safetensors."
+    )
+    sha256: str | None = Field(None, pattern=SHA256, description="What the SHA-256 of model.safetensors has to be.")
