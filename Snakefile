@@ -54,4 +54,5 @@ rule ablations:
 
 
 onstart:
+    begin()
     print(f"preset {PRESET}: {STUDY.preset.description}")

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -20,6 +21,7 @@ from distalign.config.gradient_studies import early_spec
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.study import load_study
 from distalign.errors import UserError
+from distalign.exclusive import busy, cancel_left_over_jobs, claim, owner, remove_stale_locks
 from distalign.store.stages import STAGES
 from distalign.weights import checksums
 from distalign.workflow import Spec, weights_by_place
@@ -31,6 +33,7 @@ except UserError as error:
     sys.exit(1)
 
 PRESET = config["preset"]
+RESULTS = Path("results", PRESET)
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
 FETCHED_CLASSIFIERS = [name for name in READY if STUDY.preset.classifiers[name].weights.source == "hub"]
@@ -59,6 +62,22 @@ ABLATION_FIGURES = [name for name in STUDY.figures if name.startswith("ablation"
 PAPER = [name for name in STUDY.tables if name not in ABLATIONS]
 PAPER_FIGURES = [name for name in STUDY.figures if name not in ABLATION_FIGURES]
 HEADLINE = [name for name in STUDY.tables if name.startswith("headline")]
+
+if workflow.is_main_process:
+    if other := owner(RESULTS):
+        print(busy(RESULTS, other), file=sys.stderr)
+    for lock in remove_stale_locks(RESULTS, Path(".snakemake/locks")):
+        print(f"{lock}: removed; the Snakemake that left it is no longer alive", file=sys.stderr)
+
+
+def begin():
+    """Make sure that no other Snakemake is at work on these results, and that none of its jobs is left."""
+    try:
+        workflow.claimed = claim(RESULTS)  # held until this process ends
+    except UserError as error:
+        raise WorkflowError(str(error))
+    if left := cancel_left_over_jobs(PRESET, Path.cwd()):
+        print(f"SLURM jobs of a Snakemake that is no longer alive, cancelled: {', '.join(left)}", file=sys.stderr)
 
 
 def one_of(names):

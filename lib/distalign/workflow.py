@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from distalign.config.fingerprint import canonical_json
 from distalign.config.models import Preset, Weights
-from distalign.errors import UserError
+from distalign.errors import UserError, exhausted
+from distalign.exclusive import held
 
 if TYPE_CHECKING:
     import torch
@@ -47,21 +48,29 @@ class Job(Protocol):
 def job(context: Job) -> Iterator[None]:
     """Run the body of a script: log to the rule's file and to stderr, and end cleanly.
 
-    A `UserError` becomes its message and exit status 1, without a traceback. SIGTERM (a cluster's time limit, Ctrl-C
+    A `UserError`, and memory or disk space that is out, become a message and exit status 1, without a traceback. A job
+    of which an earlier process still runs waits for it. SIGTERM (a cluster's time limit, Ctrl-C
     through Snakemake) raises `SystemExit` unless the body installs its own handler, so that files half written are
     removed. Any other exception is a defect: its traceback goes to the log.
     """
-    log_to(Path(context.log[0]) if context.log else None)
-    use_threads(context.threads)
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    except UserError as error:
-        logger.error("%s: %s", context.rule, error)
-        sys.exit(1)
-    except Exception:
-        logger.exception("%s stopped on a defect; please report it with this log", context.rule)
-        sys.exit(1)
+    log_to(None)
+    path = Path(context.log[0]) if context.log else None
+    with held(path, context.rule) if path else nullcontext() as file:
+        log_to(file)
+        use_threads(context.threads)
+        try:
+            yield
+        except UserError as error:
+            logger.error("%s: %s", context.rule, error)
+            sys.exit(1)
+        except Exception as error:
+            message = exhausted(error)
+            if message:
+                logger.error("%s: %s", context.rule, message)
+            else:
+                logger.exception("%s stopped on a defect; please report it with this log", context.rule)
+            sys.exit(1)
 
 
 def weights_by_place(preset: Preset) -> dict[str, Weights]:
@@ -78,15 +87,17 @@ def weights_by_place(preset: Preset) -> dict[str, Weights]:
     return weights | ({"concept_reader": preset.concept_reader} if preset.concept_reader else {})
 
 
-def log_to(path: Path | None) -> None:
-    """Send our INFO, and warnings of all others, to stderr and, if given, to a file that is written anew."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+def log_to(file: IO[str] | None) -> None:
+    """Send our INFO, and warnings of all others, to stderr and, if given, to a file, in place of what it holds."""
+    handlers = [logging.StreamHandler(sys.stderr)]
+    if file is not None:
+        if file.tell():
+            file.truncate(0)
+        handlers.append(logging.StreamHandler(file))
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, handlers=handlers, force=True)
     logging.getLogger("distalign").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # on a full disk, the message must not drown in what the log cannot take
 
 
 def use_threads(threads: int) -> None:

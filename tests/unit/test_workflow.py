@@ -47,6 +47,36 @@ def test_defect_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in log
 
 
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("MemoryError()", "Lower micro_batch"),
+        (
+            "RuntimeError('can\\'t allocate memory 9 bytes')",
+            "Lower micro_batch",
+        ),
+        ("__import__('torch').cuda.OutOfMemoryError('CUDA out of memory. Tried 2 GiB')", "Tried 2 GiB"),
+        ("OSError(28, 'No space left on device', 'made/up.tmp')", "/made/up.tmp: the disk is full"),
+        ("OSError(28, 'No space left on device')", "the disk is full"),
+        ("RuntimeError('I/O error: No space left on device (os error 28)')", "the disk is full"),
+    ],
+)
+def test_what_is_used_up_is_a_message_with_a_way_out(tmp_path: Path, raised: str, said: str) -> None:
+    result, log = run_job(tmp_path, f"raise {raised}")
+    assert result.returncode == 1
+    for text in (log, result.stderr):
+        assert said in text
+        assert "Traceback" not in text
+
+
+def test_a_log_on_a_full_disk_does_not_hide_the_message(tmp_path: Path) -> None:
+    script = textwrap.dedent(SCRIPT).format(log="/dev/full", body="raise UserError('too little of it')")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "too little of it" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_sigterm_ends_the_job_through_its_clean_up(tmp_path: Path) -> None:
     body = f"""
     try:

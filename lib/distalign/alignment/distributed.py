@@ -1,6 +1,8 @@
 """Several processes that make one update: gloo on CPUs, NCCL on GPUs."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +13,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distalign.errors import UserError
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent ends, however it ends: no worker outlives its job."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distalign.alignment.distributed import Group
+from distalign.alignment.distributed import Group, end_with_parent
 from distalign.alignment.trainer import finetune
 from distalign.errors import UserError
 
@@ -34,7 +34,7 @@ def launch(processes: int, spec: Mapping[str, Any], paths: Any, threads: int, wo
         work.write_text(json.dumps({"spec": spec, "paths": vars(paths), "threads": share}, default=str))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", worker, str(work)]
-        with subprocess.Popen(command) as runner:
+        with subprocess.Popen(command, preexec_fn=end_with_parent) as runner:
             try:
                 status = runner.wait()
             except BaseException:  # a signal here: torchrun passes it on, and the workers save

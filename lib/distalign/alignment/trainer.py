@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,7 @@ from distalign.diffusion.sampler import sample
 from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
+from distalign.exclusive import held
 from distalign.faces.bank import FaceBank, load_bank
 from distalign.prompts import load_split
 from distalign.store.files import atomic_write_json
@@ -99,11 +100,13 @@ def finetune(
         retain_freed_memory()
     try:
         group.share(spec["images_per_step"])
-        trainer = Trainer(spec, paths, judges(spec, paths, group.device), group)
-        with stop_requests() as stop:
-            trainer.run(stop)
-        if group.rank == 0:
-            trainer.finish()
+        with held(paths.run / "state/.lock", "this run") if group.rank == 0 else nullcontext():
+            group.any(False)  # the others wait for rank 0 before they read the state
+            trainer = Trainer(spec, paths, judges(spec, paths, group.device), group)
+            with stop_requests() as stop:
+                trainer.run(stop)
+            if group.rank == 0:
+                trainer.finish()
     finally:
         group.close()
 

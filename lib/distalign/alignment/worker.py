@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distalign.alignment.distributed import end_with_parent
 from distalign.alignment.trainer import FinetunePaths, Load, finetune, load_judges
-from distalign.errors import UserError
+from distalign.errors import UserError, exhausted
 
 
 def main(work: Path, judges: Load = load_judges) -> int:
     """Run the finetuning that `work` describes and return the exit status."""
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    end_with_parent()
     content = json.loads(work.read_text())
     names = content["paths"]
     paths: dict[str, Any] = {
@@ -24,6 +26,12 @@ def main(work: Path, judges: Load = load_judges) -> int:
         finetune(content["spec"], FinetunePaths(**paths), content["threads"], judges)
     except UserError as error:
         print(error, file=sys.stderr)
+        return 1
+    except Exception as error:
+        message = exhausted(error)
+        if message is None:
+            raise
+        print(message, file=sys.stderr)
         return 1
     return 0
 
