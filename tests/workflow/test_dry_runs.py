@@ -98,7 +98,7 @@ def test_quality_is_measured_for_what_shows_it(tmp_path: Path) -> None:
 def test_fetch_obtains_what_comes_from_a_network_and_nothing_else(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "fetch")
     jobs = planned(project, "fetch", "--config", "preset=sd15")
-    assert jobs == {"fetch": 1, "fetch_weights": 5}
+    assert jobs == {"fetch": 1, "fetch_weights": 5 + 3}  # three classifiers begin with ImageNet weights
     assert planned(project, "fetch") == {"fetch": 1}  # of mini nothing comes from a network
     preset = yaml.safe_load((project / "presets/sd15.yaml").read_text())
     hub = {"source": "hub", "id": "owner/classifier", "revision": "0" * 40}
@@ -113,7 +113,8 @@ def test_after_fetch_no_job_needs_a_network(tmp_path: Path) -> None:
     """With everything that `fetch` makes in place, the rest of the workflow plans no download."""
     project = copy_project(tmp_path / "fetched")
     encoders = [f"encoders/{role}/{kind}" for role in ("training", "evaluation") for kind in ("clip", "dino")]
-    for place in ("backbone", *encoders):
+    initial = [f"initial/{name}" for name in ("loss", "loss_celeba", "evaluation")]
+    for place in ("backbone", *encoders, *initial):
         (project / "results/sd15" / place).mkdir(parents=True)
     assert "fetch_weights" not in planned(project, "fetch", "--config", "preset=sd15")
     jobs = planned(project, "--config", "preset=sd15")

@@ -73,8 +73,6 @@ def test_unknown_names_are_named() -> None:
         build_classifier("convnext", ["gender"], 16, 1.5)
     with pytest.raises(UserError, match="attribute 'beard'"):
         build_classifier("convnet", ["beard"], 16, 1.5)
-    with pytest.raises(UserError, match="no pretrained weights"):
-        build_classifier("convnet", ["gender"], 16, 1.5, pretrained=True)
 
 
 def test_augmentation_without_strength_is_the_plain_chip() -> None:
