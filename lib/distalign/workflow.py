@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from distalign.config.fingerprint import canonical_json
 from distalign.config.models import Preset, Weights
 from distalign.errors import UserError
+from distalign.secrets import RedactingFormatter
+from distalign.store.usage import measured, usage_file
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,8 @@ class Job(Protocol):
 def job(context: Job) -> Iterator[None]:
     """Run the body of a script: log to the rule's file and to stderr, and end cleanly.
 
+    What it took is written beside the log (`store.usage`), which shows no secret of the environment.
+
     A `UserError` becomes its message and exit status 1, without a traceback. SIGTERM (a cluster's time limit, Ctrl-C
     through Snakemake) raises `SystemExit` unless the body installs its own handler, so that files half written are
     removed. Any other exception is a defect: its traceback goes to the log.
@@ -55,7 +59,8 @@ def job(context: Job) -> Iterator[None]:
     use_threads(context.threads)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
+        with _measured(context):
+            yield
     except UserError as error:
         logger.error("%s: %s", context.rule, error)
         sys.exit(1)
@@ -81,7 +86,9 @@ def log_to(path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(RedactingFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("distalign").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
@@ -99,6 +106,14 @@ def device() -> "torch.device":
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _measured(context: Job) -> AbstractContextManager[None]:
+    if not context.log:
+        return nullcontext()
+    params = getattr(context, "params", None) or {}
+    settings = {name: params.get(name) for name in ("spec", "version")}
+    return measured(usage_file(Path(context.log[0])), context.rule, settings)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

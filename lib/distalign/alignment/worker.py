@@ -9,12 +9,15 @@ from typing import Any
 
 from distalign.alignment.trainer import FinetunePaths, Load, finetune, load_judges
 from distalign.errors import UserError
+from distalign.secrets import redact
+from distalign.workflow import log_to
 
 
 def main(work: Path, judges: Load = load_judges) -> int:
     """Run the finetuning that `work` describes and return the exit status."""
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to(None)
+    logging.getLogger("distalign").setLevel(level)
     content = json.loads(work.read_text())
     names = content["paths"]
     paths: dict[str, Any] = {
@@ -23,7 +26,7 @@ def main(work: Path, judges: Load = load_judges) -> int:
     try:
         finetune(content["spec"], FinetunePaths(**paths), content["threads"], judges)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return 1
     return 0
 
