@@ -83,4 +83,4 @@ rule headline:
     message:
         "The headline"
     shell:
-        "(cat {params.tables}; echo; printf 'picture: %s\\n' {params.pictures}) | tee {log}"
+        "(cat {params.tables:q}; echo; printf 'picture: %s\\n' {params.pictures:q}) | tee {log:q}"

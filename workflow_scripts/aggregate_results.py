@@ -6,7 +6,7 @@ from snakemake.iocontainers import Snakemake
 
 from distalign.measure.results import collect_results
 from distalign.store.parquet import RESULTS, write_table
-from distalign.store.provenance import collect
+from distalign.store.provenance import by_place, collect
 from distalign.workflow import job
 
 snakemake: Snakemake
@@ -14,4 +14,5 @@ snakemake: Snakemake
 with job(snakemake):
     spec, files = snakemake.params.spec, snakemake.input
     results = collect_results(files.bias, files.classified, spec["read"], measured=files.quality)
-    write_table(Path(snakemake.output.results), results, RESULTS, collect("results", spec))
+    inputs = by_place([*files.bias, *files.classified, *files.quality])
+    write_table(Path(snakemake.output.results), results, RESULTS, collect("results", spec, inputs))

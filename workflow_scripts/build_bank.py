@@ -7,15 +7,20 @@ from snakemake.iocontainers import Snakemake
 from distalign.faces.bank import build_face_bank, load_bank, save_bank
 from distalign.faces.dataset import load_faces
 from distalign.faces.embedding import load_embedder
+from distalign.store.provenance import collect, write_provenance
 from distalign.workflow import device, job
 
 snakemake: Snakemake
 
 with job(snakemake):
-    settings, bank = snakemake.params.spec["bank"], Path(snakemake.output.bank)
+    spec, bank = snakemake.params.spec, Path(snakemake.output.bank)
+    settings, inputs = spec["bank"], dict[str, Path]()
     if ready := settings.get("path"):
-        save_bank(bank, load_bank(Path.cwd() / ready))
+        inputs["bank"] = Path.cwd() / ready
+        save_bank(bank, load_bank(inputs["bank"]))
     else:
-        faces = load_faces(Path(snakemake.input.faces), "train").first(settings.get("images"))
-        network = load_embedder(Path(snakemake.input.face_embedding), device())
+        inputs |= {name: Path(snakemake.input[name]) for name in ("faces", "face_embedding")}
+        faces = load_faces(inputs["faces"], "train").first(settings.get("images"))
+        network = load_embedder(inputs["face_embedding"], device())
         save_bank(bank, build_face_bank(network, faces))
+    write_provenance(bank.with_suffix(".provenance.json"), collect("faces", spec, inputs))

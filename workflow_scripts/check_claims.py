@@ -8,7 +8,7 @@ from distalign.measure.claims import Evidence, decide
 from distalign.measure.gradient_study import summarise
 from distalign.present.claims import write_claims_files
 from distalign.store.parquet import GRADIENT_STUDY, RESULTS, TRAIN_LOG, read_table
-from distalign.store.provenance import collect
+from distalign.store.provenance import by_place, collect
 from distalign.workflow import job
 
 snakemake: Snakemake
@@ -23,7 +23,7 @@ with job(snakemake):
         for file in map(Path, files.studies)
     }
     decisions = decide(spec, Evidence(read_table(Path(files.results), RESULTS), logs, studies))
-    inputs = {"results": Path(files.results)}
+    inputs = {"results": Path(files.results), **by_place(files.studies)}
     write_claims_files(
         decisions, snakemake.wildcards.preset, map(Path, snakemake.output), collect("claims", spec, inputs)
     )

@@ -6,7 +6,7 @@ from snakemake.iocontainers import Snakemake
 
 from distalign.measure.classify import classify, load_observers
 from distalign.prompts import load_prompts
-from distalign.store.provenance import collect
+from distalign.store.provenance import by_place, collect
 from distalign.workflow import device, job
 
 snakemake: Snakemake
@@ -20,7 +20,8 @@ with job(snakemake):
         if files.get(name)
     }
     classifiers = {Path(file).parent.name: Path(file).parent for file in files.classifiers}
-    inputs = {**paths, **classifiers, "images": Path(files.images)}
+    inputs = {**paths, **classifiers, "images": Path(files.images), **by_place([originals] if originals else [])}
+    inputs[f"prompts/{Path(files.prompts).stem}"] = Path(files.prompts)
     classify(
         Path(files.images),
         originals,
@@ -28,6 +29,6 @@ with job(snakemake):
         Path(snakemake.output.features),
         prompts=load_prompts(Path(files.prompts)).split(spec["split"], spec.get("at_most")),
         observers=load_observers(spec, paths, classifiers, device()),
-        provenance=collect("classify", spec, inputs),
+        provenance=collect("classify", spec, inputs, {"run": int(snakemake.wildcards.seed)}),
         batch=spec["micro_batch"]["sample"],
     )

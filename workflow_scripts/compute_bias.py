@@ -15,4 +15,5 @@ with job(snakemake):
     spec, about, path = snakemake.params.spec, snakemake.wildcards, Path(snakemake.input.classified)
     key = RunKey(about.preset, about.run, int(about.seed), about.evaluation)
     rows = bias_table(read_table(path, CLASSIFIED(spec["read"])), key, spec["target"])
-    write_table(Path(snakemake.output.bias), rows, BIAS, collect("bias", spec, {"classified": path}))
+    provenance = collect("bias", spec, {"classified": path}, {"run": key.seed})
+    write_table(Path(snakemake.output.bias), rows, BIAS, provenance)

@@ -19,4 +19,4 @@ with job(snakemake):
     features, reference = read_table(files["features"], FEATURES), read_table(files["reference"], REFERENCE)
     classified = read_table(files["classified"], CLASSIFIED(spec["read"]))
     rows = quality_table(features, classified, spec["classifier"], reference, key)
-    write_table(Path(snakemake.output.quality), rows, RESULTS, collect("quality", spec, files))
+    write_table(Path(snakemake.output.quality), rows, RESULTS, collect("quality", spec, files, {"run": key.seed}))

@@ -21,12 +21,13 @@ with job(snakemake):
         pictures = rendered_portraits(prompts, count, seed)
     else:
         pictures = photographs(Path(spec["path"]), spec["size"], count * len(prompts), seed)
+    inputs = {"dino": Path(files.dino), f"prompts/{Path(files.prompts).stem}": Path(files.prompts)}
     encoder = DinoEncoder(Path(files.dino), spec["dino"]["antialias"]).to(device())
     write_reference(
         Path(snakemake.output.reference),
         pictures,
         encoder.features,
-        provenance=collect("reference", spec, {"dino": Path(files.dino)}, {"reference": seed}),
+        provenance=collect("reference", spec, inputs, {"reference": seed}),
         batch=spec["micro_batch"]["sample"],
         device=device(),
     )

@@ -6,7 +6,7 @@ from snakemake.iocontainers import Snakemake
 
 from distalign.present.figures import FigureFiles, draw_figure
 from distalign.present.style import write_figure_files
-from distalign.store.provenance import collect
+from distalign.store.provenance import by_place, collect
 from distalign.workflow import job
 
 snakemake: Snakemake
@@ -15,4 +15,6 @@ with job(snakemake):
     spec, kinds = snakemake.params.spec, ("train_logs", "images", "classified", "bias", "quality")
     files = FigureFiles(**{kind: list(map(Path, snakemake.input.get(kind, []))) for kind in kinds})
     figure, data = draw_figure(spec, files)
-    write_figure_files(figure, map(Path, snakemake.output), data, collect("figures", spec))
+    # Not the logs: they hold seconds.
+    inputs = by_place(file for kind in kinds if kind != "train_logs" for file in snakemake.input.get(kind, []))
+    write_figure_files(figure, map(Path, snakemake.output), data, collect("figures", spec, inputs))

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,8 @@ from distalign.config.fingerprint import canonical_json
 from distalign.config.models import Preset, Weights
 from distalign.errors import UserError, exhausted
 from distalign.exclusive import held
+from distalign.secrets import RedactingFormatter
+from distalign.store.usage import measured, usage_file
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,8 @@ class Job(Protocol):
 def job(context: Job) -> Iterator[None]:
     """Run the body of a script: log to the rule's file and to stderr, and end cleanly.
 
+    What it took is written beside the log (`store.usage`), which shows no secret of the environment.
+
     A `UserError`, and memory or disk space that is out, become a message and exit status 1, without a traceback. A job
     of which an earlier process still runs waits for it. SIGTERM (a cluster's time limit, Ctrl-C
     through Snakemake) raises `SystemExit` unless the body installs its own handler, so that files half written are
@@ -60,7 +64,8 @@ def job(context: Job) -> Iterator[None]:
         log_to(file)
         use_threads(context.threads)
         try:
-            yield
+            with _measured(context):
+                yield
         except UserError as error:
             logger.error("%s: %s", context.rule, error)
             sys.exit(1)
@@ -94,7 +99,9 @@ def log_to(file: IO[str] | None) -> None:
         if file.tell():
             file.truncate(0)
         handlers.append(logging.StreamHandler(file))
-    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(RedactingFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("distalign").setLevel(logging.INFO)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # on a full disk, the message must not drown in what the log cannot take
@@ -113,6 +120,14 @@ def device() -> "torch.device":
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _measured(context: Job) -> AbstractContextManager[None]:
+    if not context.log:
+        return nullcontext()
+    params = getattr(context, "params", None) or {}
+    settings = {name: params.get(name) for name in ("spec", "version")}
+    return measured(usage_file(Path(context.log[0])), context.rule, settings)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The helper every job script runs inside: logging, clean errors, threads."""
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -31,6 +32,15 @@ def test_log_goes_to_the_rules_file_and_to_stderr(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "threads 3" in log
     assert "threads 3" in result.stderr
+
+
+def test_what_it_took_stands_beside_the_log(tmp_path: Path) -> None:
+    for body, outcome in (("pass", "completed"), ('raise UserError("x")', "failed"), ("1 / 0", "failed")):
+        run_job(tmp_path, body)
+        usage = json.loads((tmp_path / "logs" / "job.usage.json").read_text())
+        assert usage["rule"] == "finetune"
+        assert usage["attempts"][-1]["outcome"] == outcome
+        assert usage["total"]["peak_memory_bytes"] > 1e6
 
 
 def test_user_error_is_a_message_and_exit_status_1(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_fetch_obtains_what_comes_from_a_network_and_nothing_else(tmp_path: Path
     preset["backbone"] = {"source": "directory", "path": "data/model"}
     edit_yaml(project / "presets/sd15.yaml", **preset)
     jobs = planned(project, "fetch", "--config", "preset=sd15")
-    assert (jobs["fetch_weights"], jobs["fetch_classifier"]) == (4, 1)
+    assert (jobs["fetch_weights"], jobs["fetch_classifier"]) == (4 + 2, 1)  # one classifier is ready
 
 
 def test_after_fetch_no_job_needs_a_network(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a training run carries from one iteration to the next, on disk and off: adapter, optimiser, average, log."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from distalign.config.fingerprint import fingerprint
 from distalign.diffusion.adapters import Adapter, MovingAverage
 from distalign.store.checkpoint import load_checkpoint, save_checkpoint
 from distalign.store.parquet import TRAIN_LOG, write_table
+from distalign.store.stages import STAGES
 
+log = logging.getLogger(__name__)
 Key = tuple[str, str | None, str]  # phase, classifier, metric
 
 
@@ -79,6 +82,7 @@ class TrainState:
         meta = {
             "fingerprint": fingerprint(spec),
             "spec": dict(spec),
+            "stage_version": STAGES["finetune"],
             "iteration": self.iteration,
             "skipped": self.skipped,
             "average_updates": self.average.updates,
@@ -88,11 +92,16 @@ class TrainState:
 
     @torch.no_grad()
     def load(self, directory: Path, spec: Mapping[str, Any]) -> bool:
-        """Take up the newest checkpoint of this run; False if there is none."""
+        """Take up the newest checkpoint of this run, made by code that does the same; False if there is none."""
         loaded = load_checkpoint(directory, fingerprint(spec), spec)
         if loaded is None:
             return False
         tensors, meta = loaded
+        version = meta.get("stage_version", STAGES["finetune"])
+        if version != STAGES["finetune"]:
+            now = STAGES["finetune"]
+            log.warning("%s: by version %s of finetuning, now %s; training starts anew", directory, version, now)
+            return False
         for name, parameter in self.adapter.parameters.items():
             parameter.copy_(tensors[f"parameter/{name}"])
             self.average.shadow[name].copy_(tensors[f"average/{name}"])

@@ -10,12 +10,15 @@ from typing import Any
 from distalign.alignment.distributed import end_with_parent
 from distalign.alignment.trainer import FinetunePaths, Load, finetune, load_judges
 from distalign.errors import UserError, exhausted
+from distalign.secrets import redact
+from distalign.workflow import log_to
 
 
 def main(work: Path, judges: Load = load_judges) -> int:
     """Run the finetuning that `work` describes and return the exit status."""
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to(None)
+    logging.getLogger("distalign").setLevel(level)
     end_with_parent()
     content = json.loads(work.read_text())
     names = content["paths"]
@@ -25,7 +28,7 @@ def main(work: Path, judges: Load = load_judges) -> int:
     try:
         finetune(content["spec"], FinetunePaths(**paths), content["threads"], judges)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return 1
     except Exception as error:
         message = exhausted(error)

@@ -29,7 +29,7 @@ class ConceptReader(nn.Module):
         super().__init__()
         self.sizes = tuple(sizes)
         self.looks = {name: tuple(parts) for name, parts in looks.items()}
-        self.trunk, width = ARCHITECTURES["convnet"](False)
+        self.trunk, width = ARCHITECTURES["convnet"]()
         self.heads = nn.ModuleList([nn.Linear(width, size) for size in self.sizes])
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -14,11 +14,19 @@ from distalign.config.metrics import attributes_of, metric_names, split_column
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
 from distalign.config.problems import ABSENT, Path, Problems, nearest
 from distalign.config.specs import run_meaning
+from distalign.secrets import find_secret
 
 Finding = tuple[Path, str]
 
 
 Prompts = Mapping[str, Mapping[str, Any]]  # prompt set -> split -> what makes its prompts
+
+
+def check_secrets(raw: Any, problems: Problems, file: str) -> None:
+    """Note the first secret in the content of a file, without saying it: settings are written into every result."""
+    if found := find_secret(raw):
+        path, what = found
+        problems.add(file, path, f"holds {what}: secrets stay in the environment, settings are published with results")
 
 
 def check_run(run: Run, preset: Preset, prompts: Prompts, problems: Problems) -> None:

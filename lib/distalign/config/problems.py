@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from distalign.config.models.base import Model
 from distalign.errors import UserError
+from distalign.secrets import redact
 
 Path = tuple[str | int, ...]
 ABSENT = object()
@@ -203,5 +204,5 @@ def _key(part: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = redact(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else f"{text[:77]}..."

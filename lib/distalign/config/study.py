@@ -268,9 +268,11 @@ def load_study(raw: Any, root: Path) -> Study:
     if config is None:
         raise ConfigError(problems)
     checks.check_seeds(config, problems, CONFIG_FILE)
+    checks.check_secrets(raw, problems, CONFIG_FILE)
     preset, preset_file = load_preset(root, config.preset, problems)
     if preset is None:
         raise ConfigError(problems)
+    checks.check_secrets(preset.model_dump(mode="json"), problems, preset_file)
     prompts = prompt_splits(root, preset, preset_file, problems)
     expansion = Expansion(config, CONFIG_FILE, preset, preset_file, frozenset(map(str, raw["runs"])), problems)
     runs = expansion.named_runs()

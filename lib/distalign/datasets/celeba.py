@@ -15,8 +15,8 @@ PARTITION_FILE = "list_eval_partition.txt"
 IDENTITY_FILE = "identity_CelebA.txt"
 SPLITS = {"0": "train", "1": "validation", "2": "test"}
 MALE, YOUNG = "Male", "Young"
-GENDER = {True: "male", False: "female"}
-AGE = {True: "young", False: "old"}
+GENDER: dict[bool | None, str] = {True: "male", False: "female"}
+AGE: dict[bool | None, str] = {True: "young", False: "old"}
 SIGNS = {"1": True, "-1": False}
 
 

@@ -51,7 +51,7 @@ def generate_images(
         UserError: unreadable prompts, or whatever `load` raises.
     """
     pipeline, intervention = load()
-    inputs = {"prompts": prompts, **inputs}
+    inputs = {f"prompts/{prompts.stem}": prompts, **inputs}
     seed, batch = spec["seed"], spec["micro_batch"]["sample"]
     shown = load_prompts(prompts).split(spec["split"], spec.get("at_most"))
     wanted = [(prompt, index) for prompt in shown for index in range(spec["images_per_prompt"])]

@@ -18,7 +18,8 @@ from torch import Tensor
 from distalign.errors import UserError
 from distalign.store.images import decode_image, image_size
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class StoredImages:

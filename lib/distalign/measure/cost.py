@@ -19,4 +19,4 @@ def write_cost(cost: Cost, key: RunKey, spec: Mapping[str, Any], output: Path) -
         for metric, value in ((INFERENCE_COST, cost.evaluations), (INFERENCE_SECONDS, cost.seconds))
     ]
     table = to_table({name: [row.get(name) for row in rows] for name in RESULTS.names}, RESULTS)
-    write_table(output, table, RESULTS, collect("generate", spec))
+    write_table(output, table, RESULTS, collect("generate", spec, seeds={"run": key.seed}))

@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from distalign.errors import UserError
+from distalign.store.archives import zip_members
 
 LARGEST = 2 << 30  # bytes of one member; the authors' largest, a bank of faces, has about 0.4e9
 SHOWN = 12
@@ -17,7 +18,7 @@ class Archive:
     own, nor which folder was unpacked.
 
     Raises:
-        UserError: there is no such file, it is no complete zip file, or a path in it leads out of it.
+        UserError: there is no such file, it is no complete zip file, or a member is a link or leads out of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,15 +27,14 @@ class Archive:
             root = self.path.resolve()
             files = [file for file in sorted(self.path.rglob("*")) if file.is_file()]
             outside = [file for file in files if not file.resolve().is_relative_to(root)]
+            if outside:
+                raise UserError(f"{self.path}: holds {outside[0]}, a path that leads out of it. Not read; get it anew.")
             self.members = [file.relative_to(self.path).as_posix() for file in files]
         elif self.path.is_file():
             with self._zip() as opened:
-                self.members = [info.filename for info in opened.infolist() if not info.is_dir()]
-            outside = [Path(name) for name in self.members if _leaves(name)]
+                self.members = [member.name for member in zip_members(opened, self.path)]
         else:
             raise UserError(f"{self.path}: no such file. Download it as docs/released.md says, or name another place.")
-        if outside:
-            raise UserError(f"{self.path}: holds {outside[0]}, a path that leads out of it. Not read; get it anew.")
 
     def find(self, name: str) -> str:
         """The one member that is, or whose path ends with, `name`, in which a `*` stands for any file name.
@@ -94,11 +94,6 @@ class Archive:
     def _check_size(self, member: str, size: int) -> None:
         if size > LARGEST:
             raise UserError(f"{self.path}: {member} has {size:,} bytes, more than any file of the authors. Not read.")
-
-
-def _leaves(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or ":" in path.parts[0]
 
 
 def _ends_with(path: str, name: str) -> bool:

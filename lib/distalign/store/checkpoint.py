@@ -15,10 +15,11 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from distalign.config.fingerprint import canonical_json
+from distalign.config.differences import differences
 from distalign.store.files import atomic_write_bytes, atomic_write_json
 
 log = logging.getLogger(__name__)
+SHOWN = 12  # settings that differ
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -59,8 +60,8 @@ def save_checkpoint(directory: Path, tensors: Mapping[str, Tensor], meta: Mappin
 def load_checkpoint(directory: Path, fingerprint: str, spec: Mapping[str, Any] | None = None) -> State | None:
     """Read the newest whole checkpoint, if it belongs to this run.
 
-    A torn or damaged checkpoint is passed over, with a warning, for the one before. One with another fingerprint ends
-    the search: the run's settings changed, so it starts anew, and a logged line says what changed.
+    A torn or damaged checkpoint is passed over, with a warning, for the one before. One with another fingerprint is
+    refused and ends the search: the run's settings changed, so it starts anew, and a logged line says which.
 
     Args:
         directory: where the checkpoints live; may not exist.
@@ -113,8 +114,9 @@ def _read(stamp: Path) -> State | None:
 
 
 def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
-    """Name the top-level keys in which two specs differ, if both are known."""
+    """The settings in which two specs differ, with their values, if both are known."""
     if old is None or new is None:
         return ""
-    keys = sorted(key for key in {*old, *new} if canonical_json(old.get(key)) != canonical_json(new.get(key)))
-    return f": {', '.join(keys)} changed" if keys else ""
+    found = [str(difference) for difference in differences(old, new)]
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f": changed {', '.join(found[:SHOWN])}{more}" if found else ""

@@ -1,17 +1,23 @@
-"""Where a file came from: settings, inputs, code, versions, hardware. No dates: the same work gives the same bytes."""
+"""Where a file came from: settings, inputs, code, versions, hardware. No dates: the same work gives the same bytes.
+
+What making it took (time, memory, energy) differs from one time to the next and stands elsewhere: `store.usage`.
+"""
 
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from distalign.config.fingerprint import fingerprint
-from distalign.store.files import atomic_write_json, read_json, sha256_tree
+from distalign.config.problems import yaml_path
+from distalign.errors import UserError
+from distalign.secrets import find_secret
+from distalign.store.files import atomic_write_json, read_json, sha256_file, sha256_tree
 from distalign.store.pretrained import RECORD
 from distalign.store.stages import STAGES
 
@@ -20,6 +26,8 @@ PACKAGES = (
     "numpy", "scipy", "pyarrow", "pillow", "matplotlib", "mtcnn", "snakemake",
 )  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parents[3]
+LOCK = "envs/requirements.txt"
+BELOW = 2  # parts of a path before what lies below `results/{preset}/`
 
 
 def collect(
@@ -38,7 +46,16 @@ def collect(
 
     Returns:
         JSON-able dict.
+
+    Raises:
+        UserError: a setting holds a secret of the environment.
     """
+    if secret := find_secret(spec):
+        place, what = secret
+        raise UserError(
+            f"{yaml_path(place)}: holds {what}, which would be written into every file that depends on it. Take it out "
+            "of the configuration; programs read it from the environment."
+        )
     return {
         "stage": stage,
         "stage_version": STAGES[stage],
@@ -47,9 +64,15 @@ def collect(
         "inputs": {name: _sha256(path) for name, path in sorted((inputs or {}).items())},
         "seeds": dict(seeds or {}),
         "code": _code(),
+        "lock": _lock(),
         "versions": _versions(),
         "hardware": _hardware(),
     }
+
+
+def by_place(files: Iterable[str | Path]) -> dict[str, Path]:
+    """Inputs named by their place below `results/{preset}/`: `bias/ours_gender/0/occupations.parquet`."""
+    return {Path(*Path(file).parts[BELOW:]).as_posix(): Path(file) for file in files}
 
 
 def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
@@ -79,6 +102,13 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@cache
+def _lock() -> str | None:
+    """SHA-256 of the environment's lock; null where the library is used without its repository."""
+    lock = REPOSITORY / LOCK
+    return sha256_file(lock) if lock.is_file() else None
 
 
 @cache

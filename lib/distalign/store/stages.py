@@ -117,7 +117,9 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
 
 # Each method that is not finetuned is a stage of its own, so that a change to one leaves the others as they are. Its
 # version is part of its specification (Study.fit_spec).
-CONVERSION = ("released/adapters.py", "released/archive.py", "released/tensors.py", "diffusion/adapters.py")
+CONVERSION = (
+    "released/adapters.py", "released/archive.py", "released/tensors.py", "diffusion/adapters.py", "store/archives.py",
+)  # fmt: skip
 for _name, _method in METHODS.items():
     if not _method.finetuned and _name != UNCHANGED:
         STAGES[f"method {_name}"] = _method.version

@@ -19,6 +19,7 @@ from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learnin
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.errors import UserError
 from distalign.store.files import atomic_write_json
+from distalign.store.stages import STAGES
 from helpers import finetuning
 from helpers.finetuning import detect, tiny_judges, tiny_paths, tiny_spec
 
@@ -141,6 +142,24 @@ def test_other_settings_start_anew(
     finetune(tiny_spec(iterations=2, learning_rate=0.5), paths, 1, tiny_judges)
     finetune(tiny_spec(), paths, 1, tiny_judges)
     assert "learning_rate" in caplog.text
+    assert weights(paths) == weights(whole)
+
+
+def test_a_state_of_other_code_starts_anew(
+    tiny_backbone: Path,
+    tmp_path: Path,
+    whole: FinetunePaths,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = tiny_paths(tiny_backbone, tmp_path)
+    monkeypatch.setitem(STAGES, "finetune", STAGES["finetune"] - 1)
+    with pytest.raises(SystemExit):
+        finetune(tiny_spec(), paths, 1, judges_that(lambda call: os.kill(os.getpid(), 15) if call == 5 else None))
+    monkeypatch.undo()
+    finetune(tiny_spec(), paths, 1, tiny_judges)
+    assert f"of finetuning, now {STAGES['finetune']}; training starts anew" in caplog.text
+    assert "resuming" not in caplog.text
     assert weights(paths) == weights(whole)
 
 

@@ -87,10 +87,30 @@ def test_other_settings_start_anew_and_are_named(tmp_path, caplog):
     other = {**SPEC, "rank": 8, "ema_decay": 0.99}
     with caplog.at_level(logging.WARNING):
         assert load_checkpoint(tmp_path, fingerprint(other), other) is None
-    assert "ema_decay, rank changed; training starts anew" in caplog.text
+    assert ": changed rank: 16 → 8, ema_decay: unset → 0.99; training starts anew" in caplog.text
     assert fingerprint(SPEC)[:12] in caplog.text
     save(tmp_path, 0, other)
     assert load_checkpoint(tmp_path, fingerprint(other), other)[1]["step"] == 0
+
+
+def test_settings_that_differ_are_named_with_their_place(tmp_path, caplog):
+    save(tmp_path, 9)
+    other = {**SPEC, "align": {"gender": {"female": 0.9, "male": 0.1}}, "micro_batch": {"sample": 2}}
+    assert load_checkpoint(tmp_path, fingerprint(other), other) is None
+    assert ": changed align.gender.female: 0.5 → 0.9, align.gender.male: 0.5 → 0.1; training" in caplog.text
+
+
+def test_many_settings_that_differ_are_counted(tmp_path, caplog):
+    save(tmp_path, 9)
+    other = SPEC | {f"key{number:02d}": number for number in range(20)}
+    assert load_checkpoint(tmp_path, fingerprint(other), other) is None
+    assert "key11: unset → 11 and 8 more; training" in caplog.text
+
+
+def test_what_changes_speed_only_is_no_other_setting(tmp_path):
+    save(tmp_path, 9)
+    faster = {**SPEC, "micro_batch": {"sample": 2}, "checkpoint_every": 5, "autocast": None}
+    assert load_checkpoint(tmp_path, fingerprint(faster), faster)[1]["step"] == 9
 
 
 def test_other_settings_without_stored_spec(tmp_path, caplog):

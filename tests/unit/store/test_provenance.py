@@ -6,8 +6,8 @@ from distalign.config.fingerprint import fingerprint
 from distalign.store import provenance
 from distalign.store.files import read_json
 from distalign.store.pretrained import write_record
-from distalign.store.provenance import collect, write_provenance
-from distalign.store.stages import STAGES
+from distalign.store.provenance import by_place, collect, write_provenance
+from distalign.store.stages import ROOT, STAGES
 
 
 def test_says_what_made_a_file(tmp_path):
@@ -47,6 +47,19 @@ def test_fetched_models_are_known_by_their_recorded_sums(tmp_path):
 
 def test_outside_a_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
-    provenance._code.cache_clear()
-    assert collect("bias", {})["code"] == {"commit": None, "modified": None}
-    provenance._code.cache_clear()
+    for cached in (provenance._code, provenance._lock):
+        cached.cache_clear()
+    found = collect("bias", {})
+    assert found["code"] == {"commit": None, "modified": None}
+    assert found["lock"] is None
+    for cached in (provenance._code, provenance._lock):
+        cached.cache_clear()
+
+
+def test_the_environments_lock_is_known_by_its_hash():
+    assert collect("bias", {})["lock"] == hashlib.sha256((ROOT / "envs/requirements.txt").read_bytes()).hexdigest()
+
+
+def test_inputs_can_be_named_by_their_place_below_the_results():
+    files = ["results/mini/bias/ours/0/few.parquet", "results/mini/results.parquet"]
+    assert list(by_place(files)) == ["bias/ours/0/few.parquet", "results.parquet"]

@@ -78,7 +78,7 @@ class FaceWeights(Weights):
 class InitialWeights(Weights):
     """Where the weights come from that a network starts from: ImageNet weights of timm, or of torchvision in a file."""
 
-    source: Literal["directory", "hub"] = Field(  # type: ignore[assignment]
+    source: Literal["directory", "hub"] = Field(
         description="directory (anywhere) or hub (fetched): the folder with one model.safetensors."
     )
     sha256: str | None = Field(None, pattern=SHA256, description="What the SHA-256 of model.safetensors has to be.")
