@@ -41,7 +41,7 @@ def small_study(folder: Path, iterations: int) -> Path:
 
 def prepare(project: Path) -> None:
     """Make what is there before the finetuning begins, and all of the original."""
-    run(project, "tables", "--until", "compute_originals", "build_bank", "fetch_classifier", "fetch_weights")
+    run(project, "tables", "--until", "compute_originals", "build_bank")
     run(project, "results/smoke/bias/original/0/occupations.parquet")
 
 
@@ -126,7 +126,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 600) -> Any:
     """The first true value of a condition that is looked at again and again."""
     end = time.monotonic() + seconds
     while not (value := condition()):
