@@ -107,3 +107,14 @@ def _start(folder: Path, environment: dict[str, str]) -> None:
         time.sleep(0.5)
     logs = "\n".join((folder / f"{name}.log").read_text()[-2000:] for name in ("slurmctld", "slurmd"))
     raise RuntimeError(f"SLURM did not start\n{logs}")
+
+
+def restart_controller(folder: Path, environment: dict[str, str]) -> None:
+    """End slurmctld as an update of its package would, and start it again."""
+    pid = folder / "slurmctld.pid"
+    number = pid.read_text().strip()
+    subprocess.run(["kill", number], check=True)
+    while Path(f"/proc/{number}").exists():
+        time.sleep(0.1)
+    time.sleep(2)  # Snakemake asks once per second and must bear a refusal
+    subprocess.run(["slurmctld"], env=environment, check=True, capture_output=True)
