@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from distalign.classifiers import build_classifier, load_classifier, save_classifier
+from distalign.classifiers import Classifier, build_classifier, load_classifier, save_classifier
 from distalign.classifiers.augmentation import Augmentation, Augmenter
 from distalign.classifiers.evaluation import calibration_error, evaluate
 from distalign.classifiers.training import TrainingSpec, fit, train_classifier
 from distalign.errors import UserError
 from distalign.faces.dataset import FaceSet, load_faces
+from distalign.faces.stored import StoredImages
 from distalign.store.parquet import FACES, image_cells, write_table
 
 SPEC = TrainingSpec("convnet", chip_size=16, expand=1.2, epochs=5, batch_size=32, learning_rate=5e-3, seed=1)
@@ -125,6 +126,32 @@ def test_training_learns_repeats_itself_and_writes_its_card(tmp_path: Path) -> N
     assert "perceived" in card
     assert "| gender=male |" in card
     assert load_classifier(tmp_path / "one", attributes=["age"]).attributes == ("gender", "age")
+
+
+def test_large_sets_are_decoded_batch_by_batch_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_squares(tmp_path / "faces.parquet")
+    spec = replace(SPEC, epochs=1)
+    decoded = fit(spec, [load_faces(path, "train", ["gender"])], None, "cpu")
+    monkeypatch.setattr("distalign.faces.dataset.DECODED_BYTES", 0)
+    faces = load_faces(path, "train", ["gender"])
+    assert isinstance(faces.images, StoredImages)
+    stored = fit(spec, [faces], None, "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(decoded.parameters(), stored.parameters(), strict=True))
+    rows = [evaluate(it, {"gender": load_faces(path, "validation")}) for it in (decoded, stored)]
+    assert rows[0] == rows[1]
+
+
+def test_a_prepared_network_is_trained_on(tmp_path: Path) -> None:
+    faces = load_faces(write_squares(tmp_path / "faces.parquet", 48), "train", ["gender"])
+    spec = replace(SPEC, epochs=1, learning_rate=1e-9, weight_decay=0)
+
+    def prepare(classifier: Classifier) -> None:
+        torch.nn.init.constant_(classifier.heads["gender"].bias, 3)
+
+    assert fit(spec, [faces], None, "cpu").heads["gender"].bias.max() < 2
+    assert fit(spec, [faces], None, "cpu", prepare).heads["gender"].bias.tolist() == pytest.approx([3, 3])
 
 
 def test_adversarial_training_withstands_small_changes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The bank of real faces."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,18 @@ def test_built_from_labelled_faces() -> None:
     assert bank.labels["gender"].tolist() == [0, 1, 1]
     expected = embed(network, align_faces(faces.batch(torch.tensor([2])), faces.landmarks[2:3], 16))
     torch.testing.assert_close(bank.embeddings[1:2], expected)
+
+
+def test_an_attribute_that_nobody_has_is_not_in_the_bank() -> None:
+    network = SFNet(SFNetConfig(depths=(0, 0), widths=(4, 4), input_size=16, embedding=8))
+    faces = FaceSet(
+        images=torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8),
+        boxes=torch.zeros(3, 4),
+        landmarks=(ARCFACE / 4).repeat(3, 1, 1),
+        labels={"gender": torch.tensor([0, -1, 1]), "race": torch.full((3,), -1)},
+        identity=torch.full((3,), -1),
+    )
+    bank = build_face_bank(network, faces)
+    assert {name: label.tolist() for name, label in bank.labels.items()} == {"gender": [0, 1]}
+    with pytest.raises(UserError, match="no face of the bank's data set has all its labels"):
+        build_face_bank(network, replace(faces, labels={"race": faces.labels["race"]}))
