@@ -114,27 +114,34 @@ def _check_inputs(table: Artefact) -> None:
 
 def _check_secrets(files: Mapping[str, Path]) -> None:
     """Refuse files that hold a secret of the environment, or in text what looks like one."""
+    for path in files.values():
+        if name := _secret_inside(path):
+            what = f"holds the value of the environment variable {name}"
+        elif path.suffix in TEXT and (line := _line_of_secret(path)):
+            what = f"line {line} holds what looks like a token or a password"
+        else:
+            continue
+        raise UserError(f"{path}: {what}; nothing was packed. Take it out, and run again what was made with it.")
+
+
+def _secret_inside(path: Path) -> str | None:
+    """The name of the secret of the environment that is among a file's bytes."""
     secrets = {value.encode(): name for value, name in secrets_of_environment().items()}
-    longest = max(map(len, secrets), default=1)
-    for place, path in files.items():
-        with path.open("rb") as handle:
-            end = b""
-            while block := handle.read(BLOCK):
-                for value, name in secrets.items():
-                    if value in end + block:
-                        raise UserError(
-                            f"{path}: holds the value of the environment variable {name}; nothing was packed. Take it "
-                            "out, and run again what was made with it."
-                        )
-                end = (end + block)[-longest:]
-        if path.suffix in TEXT:
-            text = path.read_text(encoding="utf-8", errors="replace")
-            line = next((number for number, it in enumerate(text.splitlines(), 1) if redact(it) != it), None)
-            if line is not None:
-                raise UserError(
-                    f"{path}: line {line} holds what looks like a token or a password; nothing was packed. Take it "
-                    f"out of {place}."
-                )
+    longest, end = max(map(len, secrets), default=0), b""
+    with path.open("rb") as handle:
+        while secrets and (block := handle.read(BLOCK)):
+            end = end[-longest:] + block
+            for value, name in secrets.items():
+                if value in end:
+                    return name
+    return None
+
+
+def _line_of_secret(path: Path) -> int | None:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if redact(text) == text:
+        return None
+    return next((number for number, line in enumerate(text.splitlines(), 1) if redact(line) != line), 1)
 
 
 def _pack(handle: BinaryIO, folder: str, texts: Mapping[str, bytes], files: Mapping[str, Path]) -> None:
