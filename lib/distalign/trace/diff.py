@@ -222,5 +222,5 @@ def _summary(report: Report) -> str:
     return (
         f"they differ: in {len(report.settings)} settings and {len(found)} of {report.compared} numbers; {far} numbers "
         "of whole runs are further apart than both intervals allow"
-        + (f"; {len(report.others)} other differences" if report.others else "")
+        + (f"; {len(report.others)} other difference{'s' if len(report.others) > 1 else ''}" if report.others else "")
     )
