@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,17 @@ logger = logging.getLogger(__name__)
 
 def main(work: Path, judges: Load = load_judges) -> int:
     """Run the finetuning that `work` describes and return the exit status."""
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    end_with_parent()
     content = json.loads(work.read_text())
     log = content.get("log")
-    log_to(Path(log).open("a", encoding="utf-8") if log else None)
-    logging.getLogger("distalign").setLevel(level)
-    end_with_parent()
+    with Path(log).open("a", encoding="utf-8") if log else nullcontext() as file:
+        log_to(file)
+        if os.environ.get("RANK", "0") != "0":  # the first process speaks for all
+            logging.getLogger("distalign").setLevel(logging.WARNING)
+        return _finetune(content, judges)
+
+
+def _finetune(content: Mapping[str, Any], judges: Load) -> int:
     names = content["paths"]
     paths: dict[str, Any] = {
         name: tuple(map(Path, it)) if isinstance(it, list) else Path(it) for name, it in names.items()
