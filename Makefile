@@ -51,6 +51,7 @@ test-methods: setup ## every method that ours is compared with, through the whol
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m methods $(ARGS)
 
 test-slurm: setup ## the workflow through a SLURM on this machine
+	tests/slurm/install.sh
 	$(PYTEST) -m slurm $(ARGS)
 
 test-faults: setup ## kills, full disks, truncated files
