@@ -8,7 +8,7 @@ STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.to
 CORES ?= all
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 PRESET ?= mini
-COMPARED = results/$(PRESET)/results.parquet resources/reference/$(PRESET).parquet
+COMPARED = results/$(PRESET)/results.parquet $(wildcard results/$(PRESET)/ablations.parquet) resources/reference/$(PRESET).parquet
 PYTEST = .venv/bin/python -m pytest
 
 help: ## this list
@@ -35,7 +35,7 @@ report: setup ## tables, figures, cards and provenance of what was made, to look
 compare: setup ## do the results agree with those kept in resources/reference? PRESET=mini
 	.venv/bin/python -m distalign.measure.compare $(COMPARED) $(ARGS)
 
-reference: setup ## keep the results of a full run as the reference. PRESET=mini
+reference: setup ## keep the results as the reference; ARGS=--add: beside what else it has. PRESET=mini
 	.venv/bin/python -m distalign.measure.compare $(COMPARED) --keep $(ARGS)
 
 pages: setup ## put the tables, figures and claims of the mini preset into README and docs

@@ -115,14 +115,36 @@ def compare(results: pa.Table, reference: pa.Table) -> Agreement:
     )
 
 
-def keep(results: Path, reference: Path) -> int:
-    """Write the run-level rows of results to a reference file, with where the results came from; their number."""
-    rows = _whole(read_table(results, RESULTS))
+def keep(results: Sequence[Path], reference: Path, add: bool = False) -> int:
+    """Write the run-level rows of results to a reference file, with where they came from; how many it then has.
+
+    With `add`, what the reference has of other runs, seeds or evaluations stays.
+    """
+    rows = whole_runs(results)
     if not rows.num_rows:
-        raise UserError(f"{results}: no rows about whole runs, so there is nothing to keep. Run the workflow first.")
-    provenance = {**read_provenance(results), "kept_from": {"results.parquet": sha256_file(results)}}
+        named = ", ".join(map(str, results))
+        raise UserError(f"{named}: no rows about whole runs, so there is nothing to keep. Run the workflow first.")
+    provenance = {**read_provenance(results[0]), "kept_from": {path.name: sha256_file(path) for path in results}}
+    if add and reference.is_file():
+        rows = _joined([rows, read_table(reference, RESULTS)])
+        provenance["added_to"] = read_provenance(reference)
     write_table(reference, rows, RESULTS, provenance)
     return int(rows.num_rows)
+
+
+def whole_runs(files: Sequence[Path]) -> pa.Table:
+    """The rows about whole runs of several files of results; of a run that two of them hold, the first one's."""
+    return _joined([_whole(read_table(path, RESULTS)) for path in files])
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    parts: list[pa.Table] = []
+    seen: set[tuple[Any, ...]] = set()
+    for table in tables:
+        keys = list(zip(*(table[name].to_pylist() for name in ("preset", "run", "seed", "evaluation")), strict=True))
+        parts.append(table.filter(pa.array([key not in seen for key in keys], pa.bool_())))
+        seen.update(keys)
+    return pa.concat_tables(parts)
 
 
 def _whole(results: pa.Table) -> pa.Table:

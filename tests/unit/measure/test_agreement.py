@@ -131,4 +131,18 @@ def test_command(tmp_path, capsys):
 def test_nothing_is_kept_of_results_without_whole_runs(tmp_path):
     write_table(tmp_path / "results.parquet", rows([0.5], prompt="chef"), RESULTS, {})
     with pytest.raises(UserError, match="nothing to keep"):
-        keep(tmp_path / "results.parquet", tmp_path / "reference.parquet")
+        keep([tmp_path / "results.parquet"], tmp_path / "reference.parquet")
+
+
+def test_kept_of_several_files_and_beside_what_the_reference_has(tmp_path):
+    paper, ablations, reference = (tmp_path / f"{name}.parquet" for name in ("results", "ablations", "reference"))
+    write_table(paper, rows([0.1]), RESULTS, {"stage": "results"})
+    write_table(ablations, pa.concat_tables([rows([0.9]), rows([0.2], seed=1)]), RESULTS, {"stage": "results"})
+    write_table(reference, pa.concat_tables([rows([0.8]), rows([0.3], run="kept")]), RESULTS, {"stage": "old"})
+    assert keep([paper, ablations], reference, add=True) == 3
+    found = {(row["run"], row["seed"]): row["value"] for row in read_table(reference, RESULTS).to_pylist()}
+    assert found == {("ours", 0): 0.1, ("ours", 1): 0.2, ("kept", 0): 0.3}
+    provenance = read_provenance(reference)
+    assert set(provenance["kept_from"]) == {"results.parquet", "ablations.parquet"}
+    assert provenance["added_to"]["stage"] == "old"
+    assert keep([paper], reference) == 1
