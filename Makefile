@@ -2,13 +2,14 @@
 # Extra words for the tool: make headline ARGS="--config preset=smoke", make test ARGS="-k targets".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup headline paper ablations pretrain report compare reference pages test test-full test-slurm test-faults bench docs lint lock
+.PHONY: help setup headline paper ablations pretrain report compare reference archive verify pages test test-full test-slurm test-faults bench docs lint lock
 
 STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.toml | sha256sum | cut -c1-16)
 CORES ?= all
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 PRESET ?= mini
 COMPARED = results/$(PRESET)/results.parquet $(wildcard results/$(PRESET)/ablations.parquet) resources/reference/$(PRESET).parquet
+BUNDLE ?= distalign-$(PRESET).tar.gz
 PYTEST = .venv/bin/python -m pytest
 
 help: ## this list
@@ -37,6 +38,12 @@ compare: setup ## do the results agree with those kept in resources/reference? P
 
 reference: setup ## keep the results as the reference; ARGS=--add: beside what else it has. PRESET=mini
 	.venv/bin/python -m distalign.measure.compare $(COMPARED) --keep $(ARGS)
+
+archive: setup ## the results of a preset in one file that says what it is. PRESET=mini
+	.venv/bin/python -m distalign archive results/$(PRESET) $(ARGS)
+
+verify: setup ## check every file of such a bundle. BUNDLE=distalign-mini.tar.gz
+	.venv/bin/python -m distalign verify $(BUNDLE) $(ARGS)
 
 pages: setup ## put the tables, figures and claims of the mini preset into README and docs
 	.venv/bin/python -m distalign.present.publish mini README.md docs/results.md
