@@ -86,9 +86,18 @@ def one_of(names):
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
+def adapted_by(runs):
+    """Regular expression of the runs of one rule among all that have an adapter: as these, or as none of the others.
+
+    Snakemake goes through it for every file of every job, so it takes the shorter.
+    """
+    others = [run for run in ADAPTED if run not in set(runs)]
+    return one_of(runs) if len(runs) <= len(others) else rf"(?!(?:{one_of(others)})(?:/|$))[^/]+"
+
+
 wildcard_constraints:
     preset=re.escape(PRESET),
-    run=one_of(STUDY.runs),
+    run=r"[^/]+",  # not their names, which may be thousands; `STUDY.runs` knows them
     seed=r"\d+",
     evaluation=one_of(STUDY.evaluations),
     dataset=one_of(STUDY.preset.faces),

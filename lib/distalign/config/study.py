@@ -21,12 +21,20 @@ from distalign.config.models import Config, EvaluationSettings, Figure, Gradient
 from distalign.config.models.claims import Claim
 from distalign.config.models.run import OCCUPATIONS
 from distalign.config.once import once
-from distalign.config.problems import ConfigError, Problems
+from distalign.config.problems import ConfigError, Problems, nearest
 from distalign.config.specs import drop_none, measures, run_meaning
 from distalign.config.tables import Table, TableResolution
 from distalign.config.world import World
+from distalign.errors import UserError
 
 CONFIG_FILE = "config.yaml"
+
+
+class Runs(dict[str, RunSettings]):
+    """Settings of runs by name, for which an unknown name is a mistake of the user's."""
+
+    def __missing__(self, name: str) -> RunSettings:
+        raise UserError(f"no run of this name: {name}{nearest(name, self)}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ class Study(World):
 
     @cached_property
     def runs(self) -> dict[str, RunSettings]:
-        """Settings of every run, those written inside rows included."""
-        return {name: run.settings for name, run in self.expanded.items()}
+        """Settings of every run, those written inside rows included; of another name, a `UserError`."""
+        return Runs({name: run.settings for name, run in self.expanded.items()})
 
     def seeds(self, run: str) -> list[int]:
         """Repetitions of a run."""
