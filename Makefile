@@ -2,7 +2,8 @@
 # Extra words for the tool: make headline ARGS="--config preset=smoke", make test ARGS="-k targets".
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup headline paper ablations pretrain report compare reference archive verify pages test test-full test-slurm test-faults bench docs lint lock
+.PHONY: help setup headline paper ablations pretrain report compare reference archive verify pages test test-full test-methods test-gpu \
+  test-slurm test-faults bench bench-sd15 docs lint lock
 
 STAMP := .venv/lock-$(shell cat envs/requirements.txt envs/setup.sh pyproject.toml | sha256sum | cut -c1-16)
 CORES ?= all
@@ -54,6 +55,9 @@ test: setup ## the default tests
 test-full: setup ## whole runs, with the numbers they must reach (hours)
 	$(PYTEST) -m full $(ARGS)
 
+test-gpu: setup ## precision, processes, resuming and memory on an NVIDIA GPU
+	$(PYTEST) -m gpu tests/gpu $(ARGS)
+
 test-methods: setup ## every method that ours is compared with, through the whole workflow
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m methods $(ARGS)
 
@@ -66,6 +70,9 @@ test-faults: setup ## kills, full disks, truncated files
 
 bench: setup ## speed and memory, side by side
 	.venv/bin/python benchmarks/gradient_engine.py $(ARGS)
+
+bench-sd15: setup ## Stable Diffusion 1.5 on this GPU: images per second, seconds per iteration, against the goals
+	.venv/bin/python benchmarks/sd15.py $(ARGS)
 
 docs: setup ## the documentation site, in site/
 	.venv/bin/mkdocs build --strict $(ARGS)

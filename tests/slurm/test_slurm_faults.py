@@ -90,6 +90,13 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return project
 
 
+def steps() -> str:
+    """What SLURM runs on this node."""
+    return subprocess.run(
+        ["ps", "-wwC", "slurmstepd", "-o", "args="], capture_output=True, text=True, check=False
+    ).stdout
+
+
 def under_way(slurm: Slurm, project: Path, process: "subprocess.Popen[bytes]") -> str:
     """Wait until the finetuning has saved twice; the number of its job."""
 
@@ -144,6 +151,9 @@ def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Pa
         number = under_way(slurm, project, process)
         slurm.ask("scontrol", "update", f"nodename={NODE}", "state=down", "reason=test")
         wait_until(lambda: not slurm.finetuning("RUNNING"), "the end of the job")
+        wait_until(
+            lambda: f"[{number}." not in steps(), "the end of its processes"
+        )  # SLURM drains a node with two of a job
         slurm.ask("scontrol", "update", f"nodename={NODE}", "state=resume")
         if slurm.finetuning("PENDING"):  # SLURM holds it back for two minutes
             slurm.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
