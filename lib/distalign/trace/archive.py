@@ -20,7 +20,7 @@ from distalign.exclusive import busy, owner
 from distalign.secrets import redact, secrets_of_environment
 from distalign.store.files import atomic_file, sha256_file
 from distalign.trace import words
-from distalign.trace.artefacts import Artefact, locate
+from distalign.trace.artefacts import UNCHANGED, Artefact, locate
 from distalign.trace.bundle import MANIFEST, README, collect_files, write_manifest
 from distalign.trace.readme import readme
 
@@ -105,7 +105,7 @@ def _as_configured(study: Study, table: Artefact) -> bool:
 def _check_inputs(table: Artefact) -> None:
     """Refuse a table that is not the table of the files beside it."""
     for it in table.inputs:
-        if it.state != "unchanged":
+        if it.state != UNCHANGED:
             raise UserError(
                 f"{table.path}: was made from {it.name}, which is {it.state.lower()}. Make the table again first: "
                 f"{table.again}"

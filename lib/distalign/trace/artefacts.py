@@ -20,6 +20,7 @@ from distalign.store.provenance import sha256_input
 from distalign.store.usage import read_usage
 
 SHIPPED = Path("resources", "miniworld")
+UNCHANGED, CHANGED, NOT_HERE = "unchanged", "CHANGED SINCE", "not here"  # states of inputs
 PARTS = ("pretrain", "pretrain_early")  # folders of results that hold what looks like results
 FREE = {"rest": "(?:/.*)?", "suffix": "[a-z]+", "seed": "[0-9]+"}  # what a name in braces stands for, if not a folder
 
@@ -112,8 +113,8 @@ class Input:
     def state(self) -> str:
         """Whether it is still what it was."""
         if self.path is None or not self.path.exists():
-            return "not here"
-        return "unchanged" if digest(self.path) == self.sha256 else "CHANGED SINCE"
+            return NOT_HERE
+        return UNCHANGED if digest(self.path) == self.sha256 else CHANGED
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,8 @@ class Artefact:
             named = spec.get("classifier")  # its name, or its settings
             yield from sorted((results / "classifiers").glob(named if isinstance(named, str) else "*"))
         elif name == "faces":
-            yield results / f"faces/{spec['bank']['faces']}.parquet"
+            named = spec["bank"].get("faces")
+            yield from sorted((results / "faces").glob(f"{named if isinstance(named, str) else '*'}.parquet"))
         else:
             yield results / "classifiers" / name
             yield results / "faces" / f"{name}.parquet"

@@ -23,7 +23,7 @@ from distalign.measure.results import run_results, training_seconds
 from distalign.present.tables import CELLS
 from distalign.store.parquet import BIAS, CLASSIFIED, IMAGES, RESULTS, class_columns, read_table
 from distalign.trace import words
-from distalign.trace.artefacts import Artefact, Input
+from distalign.trace.artefacts import Artefact, Input, locate
 from distalign.trace.explain import made, tree
 
 Values = Mapping[str, Any]
@@ -143,6 +143,7 @@ def _cell(
         yield from _prompts(seed, measured, metric)
         if prompt is not None:
             yield from _images(artefact, spec, entry, seed, prompt, metric, classifier)
+        yield from _adapter(artefact, entry["run"], seed)
     yield from tree(_sources(artefact, row, [column]), "made from")
 
 
@@ -225,6 +226,16 @@ def _images(
     yield ""
     yield f"seed {seed}, prompt {prompt}: {text or 'its images are not here'}"
     yield from words.grid(lines, "  ")
+
+
+def _adapter(artefact: Artefact, run: str, seed: int) -> Iterator[str]:
+    """How the adapter behind a row was trained; nothing for the model as it is."""
+    folder = artefact.results / f"runs/{run}/{seed}/adapter"
+    if folder.exists():
+        adapter = locate(folder)
+        yield ""
+        yield f"{adapter.place}: {adapter.what}"
+        yield from list(made(adapter))[1:]
 
 
 def _class(row: Values, attribute: str, classifier: str | None) -> str:

@@ -11,10 +11,7 @@ from pathlib import Path
 
 from distalign.errors import UserError
 from distalign.trace import words
-from distalign.trace.artefacts import Artefact, locate
-
-UNCHANGED = "unchanged"
-NOT_HERE = "not here"
+from distalign.trace.artefacts import CHANGED, UNCHANGED, Artefact, locate
 
 
 @dataclass
@@ -58,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         findings.look(artefact)
     counts = ", ".join(f"{count} {state.lower()}" for state, count in sorted(findings.counts.items()))
     words.say([*findings.lines, f"inputs, and theirs: {counts or 'none'}"])
-    return int(bool(set(findings.counts) - {UNCHANGED, NOT_HERE}))
+    return int(CHANGED in findings.counts)
 
 
 def _artefact(path: Path | None) -> Iterator[Artefact]:

@@ -183,7 +183,8 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
         yield from words.grid(rows, "  ")
         yield ""
     for name, (head, found) in report.numbers.items():
-        yield f"numbers of {name}: {len(found)} differ"
+        single = sum(not _whole(head, it) for it in found)
+        yield f"numbers of {name}: {len(found)} differ" + (f", {single} of them of single prompts" if single else "")
         rows = [[*head, "A", "B", "by", "intervals"], *(_row(it) for it in found[:most])]
         kept = [index for index in range(len(rows[0])) if any(row[index] for row in rows[1:])]
         yield from words.grid([[row[index] for index in kept] for row in rows], "  ")
@@ -201,6 +202,11 @@ def _lines(report: Report, most: int | None) -> Iterator[str]:
     yield _summary(report)
 
 
+def _whole(head: Sequence[str], it: Difference) -> bool:
+    """Whether a number is of a whole run, not of one prompt."""
+    return "prompt_id" not in head or not it.key[list(head).index("prompt_id")]
+
+
 def _row(it: Difference) -> list[str]:
     distance = it.distance
     allowed = "" if distance is None else "within" if distance <= 1 else f"apart, {distance:.1f} times"
@@ -211,10 +217,10 @@ def _row(it: Difference) -> list[str]:
 def _summary(report: Report) -> str:
     if not report.differ:
         return f"identical: the settings of {report.specifications} files, {report.compared} numbers"
-    found = [it for _, own in report.numbers.values() for it in own]
-    far = sum((it.distance or 0) > 1 for it in found)
+    found = [(head, it) for head, own in report.numbers.values() for it in own]
+    far = sum(_whole(head, it) and (it.distance or 0) > 1 for head, it in found)
     return (
-        f"they differ: in {len(report.settings)} settings and {len(found)} of {report.compared} numbers, {far} of them "
-        "further apart than both intervals allow"
-        + (f"; {len(report.others)} other differences" if report.others else "")
+        f"they differ: in {len(report.settings)} settings and {len(found)} of {report.compared} numbers; {far} numbers "
+        "of whole runs are further apart than both intervals allow"
+        + (f"; {len(report.others)} other difference{'s' if len(report.others) > 1 else ''}" if report.others else "")
     )

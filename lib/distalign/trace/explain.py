@@ -13,7 +13,7 @@ import yaml
 from distalign.errors import UserError
 from distalign.store.parquet import read_provenance
 from distalign.trace import words
-from distalign.trace.artefacts import Artefact, Input, locate, model_record
+from distalign.trace.artefacts import UNCHANGED, Artefact, Input, locate, model_record
 from distalign.trace.words import say
 
 DEEP = 12  # levels of files made from files; there are 7
@@ -102,16 +102,20 @@ def tree(inputs: Sequence[Input], title: str, below_only: bool = False) -> Itera
 
 
 def _branches(inputs: Sequence[Input], depth: int, seen: set[Path]) -> Iterator[list[str]]:
+    known = 0
     for it in inputs:
+        state = it.state if it.sha256 else ""
+        if it.path in seen and state == UNCHANGED:
+            known += 1
+            continue
         artefact = _artefact(it.path)
         name = "  " * depth + (artefact.place if artefact else _shown(it))
-        hashed = f"sha256 {words.short(it.sha256)}" if it.sha256 else ""
-        state = it.state if it.sha256 else ""
-        known = it.path is not None and it.path in seen
-        yield [name, hashed, state, "above" if known else _briefly(artefact)]
-        if artefact and it.path and not known and depth < DEEP:
+        yield [name, f"sha256 {words.short(it.sha256)}" if it.sha256 else "", state, _briefly(artefact)]
+        if it.path and depth < DEEP:
             seen.add(it.path)
-            yield from _branches(artefact.inputs, depth + 1, seen)
+            yield from _branches(artefact.inputs if artefact else [], depth + 1, seen)
+    if known:
+        yield ["  " * depth + f"and {known} named above", "", UNCHANGED, ""]
 
 
 def _artefact(path: Path | None) -> Artefact | None:

@@ -75,7 +75,7 @@ def test_a_number_within_its_interval_and_one_far_from_it(diff: Diff, other: Pat
     assert race.split()[-4:-2] == ["+0.2", "apart,"]
     similarity = next(line for line in text.splitlines() if " clip_t " in line)
     assert similarity.split()[-2:] == ["+0.001", "within"]
-    assert "3 of them further apart than both intervals allow" in text
+    assert "3 numbers of whole runs are further apart" in text
 
 
 def test_another_machine_alone_is_no_difference(diff: Diff, other: Path) -> None:
