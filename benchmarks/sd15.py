@@ -205,6 +205,8 @@ def iteration(bench: Bench, title: str, gradient: dict[str, Any]) -> Row:
             log = pq.read_table(paths.run / "train_log.parquet").to_pylist()
         return [entry["value"] for entry in log if entry["metric"] == "seconds"]
 
+    if bench.device.type == "cuda":
+        train(1)  # what is found by trying, is found now
     eager = {key: False for key in ("compile",) if key in spec}
     row.flops = flops(lambda: train(1, **eager))
     with peak_memory(bench.device, row):
@@ -261,6 +263,7 @@ def build(options: argparse.Namespace, folder: Path) -> Bench:
     paths = random_world.build(folder, structure, spec, device)
     judges = random_world.judges_of(spec, paths, device)
     random_world.save_originals(spec, paths, judges, device)
+    gc.collect()  # networks that were only written
     return Bench(options, size, device, spec, paths, judges)
 
 
@@ -293,6 +296,9 @@ def heading(bench: Bench, peak: float) -> str:
     """Where, when and what."""
     now, size, batch = datetime.datetime.now(datetime.UTC), bench.size, bench.spec["micro_batch"]
     shown = f"sample {batch['sample']}, gradient {batch['gradient']}" if isinstance(batch, dict) else batch
+    found = bench.paths.backbone.parent / "batch_sizes.json"
+    if found.is_file():  # of sizes that are found by trying
+        shown += f", found {found.read_text().strip()}"
     changed = "".join(f", {key}: {value}" for key, value in bench.options.set.items() if key != "micro_batch")
     reduced = ", REDUCED: numbers mean nothing" if bench.options.reduced else ""
     return (

@@ -31,6 +31,12 @@ def losses(paths: FinetunePaths) -> list[float]:
     return [row["value"] for row in rows if row["metric"].startswith("loss/")]
 
 
+def distance(one: FinetunePaths, other: FinetunePaths) -> float:
+    """Of two adapters."""
+    wanted = adapter(other)
+    return float(torch.stack([(tensor - wanted[name]).norm() for name, tensor in adapter(one).items()]).norm())
+
+
 def judges_that(act: Callable[[int], None]) -> Callable[..., Judges]:
     """Tiny judges whose detector calls `act` with the number of the call first."""
     calls = count()
@@ -59,18 +65,17 @@ def test_a_run_trains_in_every_precision(
 
 
 def test_stopped_it_goes_on_to_the_same_numbers(tiny_backbone: Path, tmp_path: Path, gpu: torch.device) -> None:
-    whole, stopped = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("whole", "stopped"))
-    finetune(tiny_spec(), whole, 1, tiny_judges)
+    """The backward pass of face crops adds in any order on a GPU: two whole runs say how much that is."""
+    whole, again, stopped = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("whole", "again", "stopped"))
+    spec = tiny_spec(learning_rate=1e-3)
+    for paths in (whole, again):
+        finetune(spec, paths, 1, tiny_judges)
     with pytest.raises(SystemExit):
-        finetune(
-            tiny_spec(), stopped, 1, judges_that(lambda k: os.kill(os.getpid(), signal.SIGTERM) if k == 5 else None)
-        )
+        finetune(spec, stopped, 1, judges_that(lambda k: os.kill(os.getpid(), signal.SIGTERM) if k == 5 else None))
     assert not (stopped.run / "adapter").exists()
-    finetune(tiny_spec(), stopped, 1, tiny_judges)
-    wanted = adapter(whole)
-    for name, tensor in adapter(stopped).items():
-        assert torch.equal(tensor, wanted[name]), name
-    assert losses(stopped) == losses(whole)
+    finetune(spec, stopped, 1, tiny_judges)
+    assert distance(stopped, whole) <= 10 * distance(again, whole)  # if they are equal, so is this one
+    assert losses(stopped) == pytest.approx(losses(whole), rel=1e-3, abs=1e-6)
 
 
 def test_two_processes_make_the_update_of_one(
