@@ -37,10 +37,11 @@ RESULTS = Path("results", PRESET)
 WEIGHTS = weights_by_place(STUDY.preset)
 READY = {name for name, it in STUDY.preset.classifiers.items() if it.weights}
 FETCHED_CLASSIFIERS = [name for name in READY if STUDY.preset.classifiers[name].weights.source == "hub"]
-ADAPTED = [run for run in STUDY.runs if STUDY.adapted(run)]
+ADAPTED = dict.fromkeys(run for run in STUDY.runs if STUDY.adapted(run))
+ORIGINAL = next((run for run in STUDY.runs if run not in ADAPTED), None)
 FINETUNED = [run for run in ADAPTED if STUDY.finetuned(run)]
 CONVERTED = [run for run in ADAPTED if STUDY.converted(run)]
-FITTED = [run for run in ADAPTED if run not in [*FINETUNED, *CONVERTED]]
+FITTED = [run for run in ADAPTED if not STUDY.finetuned(run) and not STUDY.converted(run)]
 PLANS = {STUDY.plan_id(run, seed): (run, seed) for run in FINETUNED for seed in STUDY.all_seeds(run)}
 LOOKING = {
     "clip": f"results/{PRESET}/encoders/training/clip",
@@ -85,9 +86,18 @@ def one_of(names):
     return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
+def adapted_by(runs):
+    """Regular expression of the runs of one rule among all that have an adapter: as these, or as none of the others.
+
+    Snakemake goes through it for every file of every job, so it takes the shorter.
+    """
+    others = [run for run in ADAPTED if run not in set(runs)]
+    return one_of(runs) if len(runs) <= len(others) else rf"(?!(?:{one_of(others)})(?:/|$))[^/]+"
+
+
 wildcard_constraints:
     preset=re.escape(PRESET),
-    run=one_of(STUDY.runs),
+    run=r"[^/]+",  # not their names, which may be thousands; `STUDY.runs` knows them
     seed=r"\d+",
     evaluation=one_of(STUDY.evaluations),
     dataset=one_of(STUDY.preset.faces),
@@ -190,10 +200,9 @@ def report_pages():
 
 def original_images(job):
     """The original's images of the same noise, which similarity is measured to; none for the original itself."""
-    mine = [run for run in STUDY.runs if run not in ADAPTED]
-    if job.run in mine or not mine:
+    if ORIGINAL is None or job.run not in ADAPTED:
         return []
-    return f"results/{PRESET}/images/{mine[0]}/{job.seed}/{job.evaluation}.parquet"
+    return f"results/{PRESET}/images/{ORIGINAL}/{job.seed}/{job.evaluation}.parquet"
 
 
 def adapter(job):

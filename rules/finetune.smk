@@ -55,7 +55,7 @@ rule finetune:
     benchmark:
         "results/{preset}/benchmarks/finetune/{run}/{seed}.tsv"
     wildcard_constraints:
-        run=one_of(FINETUNED),
+        run=adapted_by(FINETUNED),
     priority: 2
     conda:
         "../envs/distalign.yaml"
@@ -89,7 +89,7 @@ rule fit_method:
     benchmark:
         "results/{preset}/benchmarks/fit_method/{run}/{seed}.tsv"
     wildcard_constraints:
-        run=one_of(FITTED),
+        run=adapted_by(FITTED),
     priority: 1
     conda:
         "../envs/distalign.yaml"
@@ -121,7 +121,7 @@ rule convert_adapter:
     benchmark:
         "results/{preset}/benchmarks/convert_adapter/{run}/{seed}.tsv"
     wildcard_constraints:
-        run=one_of(CONVERTED),
+        run=adapted_by(CONVERTED),
     conda:
         "../envs/distalign.yaml"
     resources:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ from distalign.config.metrics import TAKES_TARGET
 from distalign.config.models import Config, EvaluationSettings, Figure, GradientStudy, Preset, RunSettings
 from distalign.config.models.claims import Claim
 from distalign.config.models.run import OCCUPATIONS
-from distalign.config.problems import ConfigError, Problems
+from distalign.config.once import once
+from distalign.config.problems import ConfigError, Problems, nearest
 from distalign.config.specs import drop_none, measures, run_meaning
 from distalign.config.tables import Table, TableResolution
 from distalign.config.world import World
+from distalign.errors import UserError
 
 CONFIG_FILE = "config.yaml"
+
+
+class Runs(dict[str, RunSettings]):
+    """Settings of runs by name, for which an unknown name is a mistake of the user's."""
+
+    def __missing__(self, name: str) -> RunSettings:
+        raise UserError(f"no run of this name: {name}{nearest(name, self)}")
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,10 @@ class Study(World):
     prompts: Mapping[str, Mapping[str, Any]]
     claims: Mapping[str, Claim]
 
-    @property
+    @cached_property
     def runs(self) -> dict[str, RunSettings]:
-        """Settings of every run, those written inside rows included."""
-        return {name: run.settings for name, run in self.expanded.items()}
+        """Settings of every run, those written inside rows included; of another name, a `UserError`."""
+        return Runs({name: run.settings for name, run in self.expanded.items()})
 
     def seeds(self, run: str) -> list[int]:
         """Repetitions of a run."""
@@ -53,8 +63,7 @@ class Study(World):
 
     def all_seeds(self, run: str) -> list[int]:
         """Repetitions of a run, those that only a row of a table asks for included."""
-        asked = [row.seeds for table in self.tables.values() for row in table.rows if row.run == run]
-        return list(dict.fromkeys(seed for seeds in (self.expanded[run].seeds, *asked) for seed in seeds))
+        return list(dict.fromkeys([*self.expanded[run].seeds, *self._asked.get(run, ())]))
 
     def adapted(self, run: str) -> bool:
         """Whether a run has something to sample with beside the model: an adapter, or another method's."""
@@ -68,6 +77,7 @@ class Study(World):
         """Whether a run's adapter comes out of a file."""
         return self.adapted(run) and METHODS[self.expanded[run].settings.method].converted
 
+    @once
     def finetune_spec(self, run: str, seed: int) -> dict[str, Any]:
         """What an adapter depends on: settings that matter to it, its plan, and the world they act in."""
         settings = self.expanded[run].settings
@@ -85,6 +95,7 @@ class Study(World):
             }
         )
 
+    @once
     def fit_spec(self, run: str, seed: int) -> dict[str, Any]:
         """What fitting depends on, sampling as in the evaluations; for a converted adapter, its file and its model."""
         settings, preset = self.expanded[run].settings, self.preset
@@ -105,6 +116,7 @@ class Study(World):
             }
         )
 
+    @once
     def plan_spec(self, run: str, seed: int) -> dict[str, Any]:
         """What the originals of training depend on: prompts, noises and all that looks at the frozen model's images.
 
@@ -126,19 +138,21 @@ class Study(World):
             }
         )
 
+    @once
     def plan_id(self, run: str, seed: int) -> str:
         """Name of a plan: runs that share it share the originals."""
         return fingerprint(self.plan_spec(run, seed))[:12]
 
+    @once
     def image_spec(self, run: str, seed: int, evaluation: str) -> dict[str, Any]:
         """What generated images depend on. `adapter`: method, trained parts and fingerprint of finetuning or fit."""
         settings, how = self.expanded[run].settings, self.evaluations[evaluation]
         adapter, looks = {"method": settings.method}, {}
         if self.finetuned(run):
             finetuning = self.finetune_spec(run, seed)
-            adapter |= {"train": finetuning["train"], "fingerprint": fingerprint(finetuning)}
+            adapter |= {"train": finetuning["train"], "fingerprint": self._adapter_id(run, seed)}
         elif self.adapted(run):
-            adapter["fingerprint"] = fingerprint(self.fit_spec(run, seed))
+            adapter["fingerprint"] = self._adapter_id(run, seed)
             if METHODS[settings.method].looks:
                 looks = {"align": settings.align, **self._looking(settings.classifier)}
         return drop_none(
@@ -147,7 +161,7 @@ class Study(World):
                 "adapter": adapter,
                 "split": how.prompts,
                 "at_most": how.at_most,
-                "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
+                "prompts": self._prompts_id(how.prompt_set, how.prompts),
                 "images_per_prompt": how.images_per_prompt,
                 "sampler_steps": how.sampler_steps,
                 "guidance": how.guidance,
@@ -157,6 +171,7 @@ class Study(World):
             }
         )
 
+    @once
     def classify_spec(self, evaluation: str) -> dict[str, Any]:
         """How generated images are looked at: every classifier of the preset, encoders and readers."""
         preset = self.preset
@@ -174,10 +189,12 @@ class Study(World):
             }
         )
 
+    @once
     def bias_spec(self, run: str) -> dict[str, Any]:
         """How bias is computed: the attributes each classifier reads, and the run's target per attribute."""
         return {"read": self.read(), "target": self.expanded[run].settings.align}
 
+    @once
     def reference_spec(self, evaluation: str) -> dict[str, Any]:
         """What the real pictures that an evaluation's images are compared with depend on; empty without any."""
         how, preset = self.evaluations[evaluation], self.preset
@@ -188,21 +205,32 @@ class Study(World):
                 **preset.quality.model_dump(),
                 "split": how.prompts,
                 "at_most": how.at_most,
-                "prompts": fingerprint(self.prompts[how.prompt_set][how.prompts])[:12],
+                "prompts": self._prompts_id(how.prompt_set, how.prompts),
                 "images_per_prompt": preset.quality.images_per_prompt or how.images_per_prompt,
                 "dino": preset.encoders.evaluation.dino.model_dump(),
                 "micro_batch": preset.micro_batch.model_dump(),
             }
         )
 
+    @once
     def quality_spec(self, evaluation: str) -> dict[str, Any]:
         """How image quality is measured: what with, and who reads the classes that the images show."""
         judge = self.evaluations[evaluation].classifier
         return {"reference": self.reference_spec(evaluation), "classifier": judge, "read": self.read()}
 
+    @once
     def reference_id(self, evaluation: str) -> str:
         """Name of a set of real pictures: evaluations and runs that share it are compared with the same."""
         return fingerprint(self.reference_spec(evaluation))[:12]
+
+    @cached_property
+    def _asked(self) -> dict[str, list[int]]:
+        """The seeds that rows of tables ask for, by run."""
+        asked: dict[str, list[int]] = {}
+        for table in self.tables.values():
+            for row in table.rows:
+                asked.setdefault(row.run, []).extend(row.seeds)
+        return asked
 
     def _takes_target(self, run: str) -> bool:
         settings = self.runs[run]
@@ -233,7 +261,7 @@ class Study(World):
 
     def gradient_study_spec(self, name: str) -> dict[str, Any]:
         """What a study of gradient estimators depends on."""
-        world = {"prompts": fingerprint(self.prompts[OCCUPATIONS]["validation"])[:12], **self._generator()}
+        world = {"prompts": self._prompts_id(OCCUPATIONS, "validation"), **self._generator()}
         return gradient_study_spec(self.gradient_studies[name], self.preset, world)
 
     def claims_spec(self, measured: Measured) -> dict[str, Any]:
@@ -248,9 +276,19 @@ class Study(World):
         """File of an evaluation's prompt set."""
         return self.preset.prompts[self.evaluations[evaluation].prompt_set].file
 
+    @once
+    def _adapter_id(self, run: str, seed: int) -> str:
+        made_by = self.finetune_spec if self.finetuned(run) else self.fit_spec
+        return fingerprint(made_by(run, seed))
+
+    @once
+    def _prompts_id(self, prompt_set: str, split: str) -> str:
+        return fingerprint(self.prompts[prompt_set][split])[:12]
+
     def _prompts(self, settings: RunSettings, split: str) -> list[str]:
-        sets = [self.prompts[name].get(split) for name in settings.prompt_sets]
-        return [fingerprint(prompts)[:12] for prompts in sets if prompts is not None]
+        return [
+            self._prompts_id(name, split) for name in settings.prompt_sets if self.prompts[name].get(split) is not None
+        ]
 
 
 def load_study(raw: Any, root: Path) -> Study:

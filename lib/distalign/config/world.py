@@ -5,6 +5,7 @@ from typing import Any
 
 from distalign.config.attributes import ATTRIBUTES, READER
 from distalign.config.models import Preset
+from distalign.config.once import once
 from distalign.config.specs import drop_none
 
 
@@ -14,6 +15,7 @@ class World:
 
     preset: Preset
 
+    @once
     def classifier_spec(self, name: str) -> dict[str, Any]:
         """What a classifier depends on: shipped weights, or its training and the data it is trained on."""
         classifier = self.preset.classifiers[name]
@@ -29,6 +31,7 @@ class World:
         faces = {"faces": datasets, "chip": preset.chip.model_dump(), "detector": preset.detector.model_dump()}
         return drop_none({**classifier.model_dump(exclude={"weights"}), **faces, "backbone": vae})
 
+    @once
     def faces_spec(self, dataset: str) -> dict[str, Any]:
         """What a face data set depends on."""
         return drop_none({**self.preset.faces[dataset].meaning(), "detector": self.preset.detector.model_dump()})
@@ -45,11 +48,13 @@ class World:
         faces = self.faces_spec(self.preset.reader.faces)
         return drop_none({"bank": {"faces": faces}, "face_embedding": self.preset.face_embedding.model_dump()})
 
+    @once
     def read(self) -> dict[str, list[str]]:
         """The attributes each classifier reads, in the order of ATTRIBUTES; the independent reader reads all."""
         read = {name: [a for a in ATTRIBUTES if a in it.labels] for name, it in self.preset.classifiers.items()}
         return read | ({READER: list(ATTRIBUTES)} if self.preset.reader else {})
 
+    @once
     def _generator(self) -> dict[str, Any]:
         preset = self.preset
         return {
@@ -59,9 +64,11 @@ class World:
             "autocast": preset.autocast,
         }
 
+    @once
     def _faces_in_images(self) -> dict[str, Any]:
         return {"detector": self.preset.detector.model_dump(), "chip": self.preset.chip.model_dump()}
 
+    @once
     def _looking(self, classifier: str) -> dict[str, Any]:
         """What looks at images while a method learns."""
         preset = self.preset
