@@ -3,7 +3,8 @@
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,18 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def end_with_parent() -> None:
     """Ask Linux for a SIGTERM when the parent ends, however it ends: no worker outlives its job."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Tell the end of another process from a defect of this one."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "Connection" in str(error):
+            what = str(error).splitlines()[0]
+            raise UserError(f"another process of this run has ended; its own message says why ({what})") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,8 @@ class Group:
         if self.size == 1 or not parts:
             return
         flat = torch.cat([part.flatten() for part in parts])
-        dist.all_reduce(flat)
+        with _together():
+            dist.all_reduce(flat)
         for part, total in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
             part.copy_(total.view_as(part))
 
@@ -79,7 +93,8 @@ class Group:
         if self.size == 1:
             return values
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, values)
+        with _together():
+            dist.all_gather_object(parts, values)
         return np.concatenate(parts)
 
     def any(self, flag: bool) -> bool:

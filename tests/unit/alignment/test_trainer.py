@@ -246,6 +246,19 @@ def test_a_gradient_that_is_not_finite_changes_nothing(tiny_backbone: Path, tmp_
     assert all(value.abs().sum() == 0 for name, value in values.items() if "lora_B" in name or ".up." in name)
 
 
+def test_the_end_of_another_process_is_no_defect_of_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_reduce(values: torch.Tensor) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    message = "[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242"
+    with pytest.raises(UserError, match="another process of this run has ended; its own message says why"):
+        Group(0, 2).any(True)
+    message = "tensors of different sizes"
+    with pytest.raises(RuntimeError, match="different sizes"):
+        Group(0, 2).any(True)
+
+
 def test_images_that_cannot_be_shared_are_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images_per_step: 24 images .* 5 processes; take 20 or 25 images, or 4 proc"):
         Group(0, 5).share(24)
