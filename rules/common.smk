@@ -90,9 +90,9 @@ def one_of(names):
 
 
 def adapted_by(runs):
-    """Regular expression of the runs of one rule among all that have an adapter: as these, or as none of the others.
+    """Regular expression of these runs among all that have an adapter, as one of their names or none of the others'.
 
-    Snakemake goes through it for every file of every job, so it takes the shorter.
+    The shorter of the two, because Snakemake goes through it for every file of every job.
     """
     others = [run for run in ADAPTED if run not in set(runs)]
     return one_of(runs) if len(runs) <= len(others) else rf"(?!(?:{one_of(others)})(?:/|$))[^/]+"
