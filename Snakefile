@@ -51,6 +51,7 @@ rule ablations:
     input:
         table_files(ABLATIONS),
         figure_files(ABLATION_FIGURES),
+        f"results/{PRESET}/ablations.parquet" if ABLATIONS else [],
 
 
 onstart:

@@ -3,6 +3,7 @@
 
 localrules:
     aggregate_results,
+    aggregate_ablations,
     render_table,
     headline,
 
@@ -30,6 +31,21 @@ rule aggregate_results:
         "Tidy results of all runs"
     script:
         "../workflow_scripts/aggregate_results.py"
+
+
+use rule aggregate_results as aggregate_ablations with:
+    input:
+        bias=per_run("bias", evaluated(ABLATIONS)),
+        classified=per_run("classified", evaluated(ABLATIONS)),
+        quality=quality_of([table for table in ABLATIONS if shows_quality(table)]),
+    output:
+        results="results/{preset}/ablations.parquet",
+    log:
+        "results/{preset}/logs/aggregate_ablations.log",
+    benchmark:
+        "results/{preset}/benchmarks/aggregate_ablations.tsv"
+    message:
+        "Tidy results of the ablations' runs"
 
 
 rule render_table:

@@ -18,4 +18,5 @@ with job(snakemake):
         bank=Path(snakemake.input.bank),
         run=Path(snakemake.output.spec).parent,
     )
-    launch(max(1, snakemake.resources.get("gpu", 1)), snakemake.params.spec, paths, snakemake.threads)
+    processes = max(1, snakemake.resources.get("gpu", 1))
+    launch(processes, snakemake.params.spec, paths, snakemake.threads, Path(snakemake.log[0]))

@@ -61,6 +61,8 @@ def job(context: Job) -> Iterator[None]:
     log_to(None)
     path = Path(context.log[0]) if context.log else None
     with held(path, context.rule) if path else nullcontext() as file:
+        if file and file.tell():
+            file.truncate(0)
         log_to(file)
         use_threads(context.threads)
         try:
@@ -93,11 +95,9 @@ def weights_by_place(preset: Preset) -> dict[str, Weights]:
 
 
 def log_to(file: IO[str] | None) -> None:
-    """Send our INFO, and warnings of all others, to stderr and, if given, to a file, in place of what it holds."""
+    """Send our INFO, and warnings of all others, to stderr and, if given, to a file."""
     handlers = [logging.StreamHandler(sys.stderr)]
     if file is not None:
-        if file.tell():
-            file.truncate(0)
         handlers.append(logging.StreamHandler(file))
     for handler in handlers:
         handler.setFormatter(RedactingFormatter(LOG_FORMAT))

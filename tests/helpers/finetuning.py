@@ -37,15 +37,17 @@ class RandomEncoder:
         self.matrix = random_matrix(3 * 8 * 8, 5, seed)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        return F.normalize(F.interpolate(images, (8, 8)).flatten(1) @ self.matrix, dim=1)
+        return F.normalize(F.interpolate(images, (8, 8)).flatten(1) @ self.matrix.to(images.device), dim=1)
 
 
 def detect(images: Tensor) -> FaceBatch:
     """A face in the middle, but for images that are darker on the left than on the right by some margin."""
     height, width = images.shape[-2:]
     found = images[..., : width // 2].mean((1, 2, 3)) > images[..., width // 2 :].mean((1, 2, 3)) - 0.15
-    box = torch.tensor([0.25 * width, 0.2 * height, 0.75 * width, 0.8 * height])
-    points = torch.tensor([[0.4, 0.4], [0.6, 0.4], [0.5, 0.5], [0.42, 0.62], [0.58, 0.62]]) * width
+    box = torch.tensor([0.25 * width, 0.2 * height, 0.75 * width, 0.8 * height], device=images.device)
+    points = (
+        torch.tensor([[0.4, 0.4], [0.6, 0.4], [0.5, 0.5], [0.42, 0.62], [0.58, 0.62]], device=images.device) * width
+    )
     return FaceBatch(found, box * found[:, None], points * found[:, None, None], found.float())
 
 
@@ -57,11 +59,11 @@ def classifier(seed: int) -> Classifier:
     return network
 
 
-def tiny_reader() -> FaceReader:
-    matrix = random_matrix(3 * 8 * 8, 6, 1)
+def tiny_reader(device: torch.device | str = "cpu") -> FaceReader:
+    matrix = random_matrix(3 * 8 * 8, 6, 1).to(device)
     return FaceReader(
         detect=detect,
-        classifier=classifier(1),
+        classifier=classifier(1).to(device),
         embed=lambda images, points: F.normalize(align_faces(images, points, 8).flatten(1) @ matrix, dim=1),
         encoders={"clip": RandomEncoder(2), "dino": RandomEncoder(3)},
     )
@@ -72,7 +74,7 @@ def tiny_judges(spec: Mapping[str, Any], paths: FinetunePaths, device: torch.dev
     bank = FaceBank(
         F.normalize(random_matrix(16, 6, 4), dim=1), {name: labels[:, i] for i, name in enumerate(ATTRIBUTES)}
     )
-    return Judges(tiny_reader(), classifier(2), bank)
+    return Judges(tiny_reader(device), classifier(2).to(device), bank.to(device))
 
 
 def tiny_plan_spec(**changes: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +58,13 @@ class Slurm(NamedTuple):
         return [line.split()[0] for line in listed if "rule_finetune" in line]
 
 
+@pytest.fixture(autouse=True)
+def counted(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Count what a test injects in the summary."""
+    for mark in request.node.iter_markers("injects"):
+        record_property("survived", [1, f"{mark.args[0]}, through SLURM"])
+
+
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     folder = tmp_path_factory.mktemp("cluster") / "slurm"
@@ -83,6 +90,13 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return project
 
 
+def steps() -> str:
+    """What SLURM runs on this node."""
+    return subprocess.run(
+        ["ps", "-wwC", "slurmstepd", "-o", "args="], capture_output=True, text=True, check=False
+    ).stdout
+
+
 def under_way(slurm: Slurm, project: Path, process: "subprocess.Popen[bytes]") -> str:
     """Wait until the finetuning has saved twice; the number of its job."""
 
@@ -106,6 +120,7 @@ def ends_well(project: Path, process: "subprocess.Popen[bytes]", undisturbed: Pa
     return said
 
 
+@pytest.mark.injects("scancel of a running finetuning")
 def test_scancel_of_a_running_finetuning(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -116,6 +131,7 @@ def test_scancel_of_a_running_finetuning(slurm: Slurm, prepared: Path, undisturb
     assert "resuming at iteration" in log_of(project)
 
 
+@pytest.mark.injects("time limit shorter than the finetuning")
 def test_time_limit_shorter_than_the_job(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -128,12 +144,16 @@ def test_time_limit_shorter_than_the_job(slurm: Slurm, prepared: Path, undisturb
     assert "resuming at iteration" in log_of(project)
 
 
+@pytest.mark.injects("node set down and resumed")
 def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
         number = under_way(slurm, project, process)
         slurm.ask("scontrol", "update", f"nodename={NODE}", "state=down", "reason=test")
         wait_until(lambda: not slurm.finetuning("RUNNING"), "the end of the job")
+        wait_until(
+            lambda: f"[{number}." not in steps(), "the end of its processes"
+        )  # SLURM drains a node with two of a job
         slurm.ask("scontrol", "update", f"nodename={NODE}", "state=resume")
         if slurm.finetuning("PENDING"):  # SLURM holds it back for two minutes
             slurm.ask("scontrol", "update", f"jobid={number}", "StartTime=now")
@@ -141,6 +161,7 @@ def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Pa
     assert "resuming at iteration" in log_of(project)
 
 
+@pytest.mark.injects("Snakemake killed while its SLURM job runs")
 def test_snakemake_killed_and_started_again(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -155,6 +176,7 @@ def test_snakemake_killed_and_started_again(slurm: Slurm, prepared: Path, undist
     assert "resuming at iteration" in log_of(project)
 
 
+@pytest.mark.injects("slurmctld restarted")
 def test_controller_restarted(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -191,6 +213,7 @@ def fill(path: Path) -> None:
             assert error.errno == errno.ENOSPC
 
 
+@pytest.mark.injects("scratch disk full")
 def test_full_scratch_disk(slurm: Slurm, small_disk: Path, undisturbed: Path) -> None:
     project = small_disk
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,12 +41,17 @@ def jobs_of(process: int) -> list[int]:
     return [int(pid) for pid, group, command in rows if int(group) == process and ".snakemake/scripts" in command]
 
 
-def test_every_stage_killed_at_any_moment(undisturbed: Path, tmp_path: Path) -> None:
+def test_every_stage_killed_at_any_moment(
+    undisturbed: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     project = copy_of(undisturbed, tmp_path / "distalign")
     moments = random.Random(0)
     hits: Counter[str] = Counter()
     for name, kills in KILLS.items():
-        hits.update(kill_again_and_again(project, name, kills, moments))
+        of_stage = Counter(kill_again_and_again(project, name, kills, moments))
+        hits += of_stage
+        for kind, count in sorted(of_stage.items()):
+            record_property("survived", [count, f"{kind} of {name.partition('-')[0]}"])
     assert hits.total() >= 60
     assert set(hits) == {"SIGKILL", "SIGTERM", "SIGINT"}
     run(project, "tables")
@@ -56,7 +62,9 @@ def test_every_stage_killed_at_any_moment(undisturbed: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("victim", ["workflow interrupted", "workflow killed", "Snakemake alone killed", "job killed"])
-def test_workflow_stopped_again_and_again(undisturbed: Path, tmp_path: Path, victim: str) -> None:
+def test_workflow_stopped_again_and_again(
+    undisturbed: Path, tmp_path: Path, victim: str, record_property: Callable[[str, object], None]
+) -> None:
     project = small_study(tmp_path / "distalign", iterations=6)
     moments = random.Random(victim)
     hits = 0
@@ -80,6 +88,7 @@ def test_workflow_stopped_again_and_again(undisturbed: Path, tmp_path: Path, vic
             process.wait()
         assert_whole(project / "results")
     assert hits >= 2
+    record_property("survived", [hits, victim])
     said = run(project, "tables")
     if victim in ("workflow killed", "Snakemake alone killed"):
         assert "the Snakemake that left it is no longer alive" in said + (project / "log.txt").read_text()

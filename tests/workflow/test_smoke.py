@@ -1,6 +1,7 @@
 """The whole workflow, real at every station, with the smoke preset's budget."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import duckdb
 import pytest
 import yaml
 
+from distalign.config.fingerprint import fingerprint
 from distalign.present.claims import CLAIMS
 from distalign.store.parquet import BIAS, GRADIENT_STUDY, IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table
 from helpers.browser import Page, browser, find_chromium
@@ -142,6 +144,54 @@ def test_files_know_where_they_come_from(project: Path) -> None:
         if "classifiers" not in path.parts:  # shipped
             assert provenance["fingerprint"], path
             assert provenance["versions"]["torch"], path
+
+
+def test_a_cell_is_explained_down_to_its_images(project: Path) -> None:
+    table, run = "results/smoke/tables/headline.html", "results/smoke/runs/ours_gender/0"
+    text = distalign(project, "explain", table, "--row", "ours_gender", "--column", "bias/gender")
+    assert "Computed again from the files below: the same." in text
+    assert f"settings {fingerprint(json.loads((project / run / 'spec.json').read_text()))[:12]}" in text
+    assert "CHANGED" not in text
+    assert "not here" not in text
+    images = read_table(project / "results/smoke/images/ours_gender/0/occupations.parquet", IMAGES).to_pylist()
+    prompt = images[0]["prompt_id"]
+    asked = ("--row", "ours_gender", "--column", "bias/gender", "--prompt", prompt)
+    text = distalign(project, "explain", table, *asked)
+    assert all(str(image["noise_seed"]) in text for image in images if image["prompt_id"] == prompt)
+    for file in (
+        "figures/frequencies.svg",
+        "results.parquet",
+        "claims.md",
+        "runs/ours_gender/0/adapter",
+        "bank.safetensors",
+    ):
+        assert "snakemake --cores all --config preset=smoke" in distalign(project, "explain", f"results/smoke/{file}")
+    assert distalign(project, "check", table, "results/smoke/claims.md").startswith("inputs, and theirs: ")
+
+
+def test_results_are_identical_with_themselves_and_two_runs_are_not(project: Path) -> None:
+    assert distalign(project, "diff", "results/smoke", "results/smoke").startswith("identical: ")
+    runs = [f"results/smoke/runs/{run}/0" for run in ("ours_gender", "ours_race")]
+    text = distalign(project, "diff", *runs, status=1)
+    assert "align.race: unset → " in text
+    assert "bias/race" in text
+
+
+def test_a_bundle_of_the_results_is_reproducible_and_verified(project: Path, tmp_path: Path) -> None:
+    bundles = [tmp_path / "a.tar.gz", tmp_path / "b.tar.gz"]
+    for bundle in bundles:
+        distalign(project, "archive", "results/smoke", "-o", str(bundle))
+        assert "all as the manifest says" in distalign(project, "verify", str(bundle))
+    assert bundles[0].read_bytes() == bundles[1].read_bytes()
+
+
+def distalign(project: Path, *arguments: str, status: int = 0) -> str:
+    """What a verb prints on the finished results."""
+    environment = {**os.environ, "PYTHONPATH": str(project / "lib")}
+    command = [sys.executable, "-m", "distalign", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_every_job_left_a_log_and_a_benchmark(project: Path) -> None:

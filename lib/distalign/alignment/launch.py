@@ -15,10 +15,17 @@ from distalign.errors import UserError
 WORKER = "distalign.alignment.worker"
 
 
-def launch(processes: int, spec: Mapping[str, Any], paths: Any, threads: int, worker: str = WORKER) -> None:
+def launch(
+    processes: int,
+    spec: Mapping[str, Any],
+    paths: Any,
+    threads: int,
+    log: Path | None = None,
+    worker: str = WORKER,
+) -> None:
     """Finetune in `processes` processes, here if it is one, else under torchrun; `paths` are `FinetunePaths`.
 
-    `worker` is the module each process runs.
+    `log` is the job's log, which several processes add to; `worker` is the module each of them runs.
 
     Raises:
         UserError: a process stopped on an error, which stands in the log above it.
@@ -31,7 +38,8 @@ def launch(processes: int, spec: Mapping[str, Any], paths: Any, threads: int, wo
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.json"
         share = max(1, threads // processes)
-        work.write_text(json.dumps({"spec": spec, "paths": vars(paths), "threads": share}, default=str))
+        content = {"spec": spec, "paths": vars(paths), "threads": share, "log": log}
+        work.write_text(json.dumps(content, default=str))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", worker, str(work)]
         with subprocess.Popen(command, preexec_fn=end_with_parent) as runner:

@@ -1,6 +1,6 @@
 """Compare the results of a run with the reference that is kept for its preset, or keep them as the new reference.
 
-`python -m distalign.measure.compare RESULTS REFERENCE [--all | --keep]`
+`python -m distalign.measure.compare RESULTS... REFERENCE [--all | --keep | --add]`
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distalign.errors import UserError
-from distalign.measure.agreement import FAR, Agreement, Comparison, Key, compare, keep
+from distalign.measure.agreement import FAR, Agreement, Comparison, Key, compare, keep, whole_runs
 from distalign.store.parquet import RESULTS, read_table
 
 SHOWN = 20
@@ -18,21 +18,23 @@ SHOWN = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the comparison; 0 if the results agree with the reference, 1 if not or if either cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m distalign.measure.compare", description=__doc__)
-    parser.add_argument("results", type=Path, help="results/{preset}/results.parquet")
+    parser.add_argument("results", type=Path, nargs="+", help="results/{preset}/results.parquet, ablations.parquet")
     parser.add_argument("reference", type=Path, help="resources/reference/{preset}.parquet")
     parser.add_argument("--all", action="store_true", help="show every comparison, not only the disagreeing ones")
     parser.add_argument("--keep", action="store_true", help="write the results as the reference")
+    parser.add_argument("--add", action="store_true", help="the same, and keep its rows of other runs and seeds")
     options = parser.parse_args(arguments)
     try:
-        if options.keep:
-            print(f"{options.reference}: {keep(options.results, options.reference)} rows kept from {options.results}")
+        if options.keep or options.add:
+            count = keep(options.results, options.reference, add=options.add)
+            print(f"{options.reference}: {count} rows, from {', '.join(map(str, options.results))}")
             return 0
         if not options.reference.is_file():
             raise UserError(
                 f"{options.reference}: there is no reference for this preset. Give another file, or keep the results "
                 "of a full run as the reference with --keep."
             )
-        agreement = compare(read_table(options.results, RESULTS), read_table(options.reference, RESULTS))
+        agreement = compare(whole_runs(options.results), read_table(options.reference, RESULTS))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from distalign.config.files import read_yaml
@@ -29,7 +29,7 @@ PICTURE = re.compile(r"\]\((?P<file>[^)\s]*pictures/(?P<figure>[\w.-]+)\.png)\)"
 HEADING = re.compile(r"^(#+ )", re.MULTILINE)
 
 
-def publish(page: Path, results: Path, costs: str) -> list[str]:
+def publish(page: Path, results: Path, costs: str) -> tuple[list[str], list[str]]:
     """Fill a page's places and copy its figures.
 
     Args:
@@ -38,17 +38,18 @@ def publish(page: Path, results: Path, costs: str) -> list[str]:
         costs: what stands at the place called `costs`.
 
     Returns:
-        What was put there, in the page's order; pictures that are no figure of the results stay as they are.
-
-    Raises:
-        UserError: if what a place names was not made; the page is then as before.
+        what was put there, in the page's order, and the places that stay as they are, as what they show was not made:
+        ablations, say. Pictures that are no figure of the results stay, too.
     """
-    text, shown = page.read_text(), []
+    text, shown, left = page.read_text(), [], []
 
     def filled(place: re.Match[str]) -> str:
         what = place["what"]
+        if what != COSTS and not (results / what).is_file():
+            left.append(what)
+            return place[0]
         shown.append(what)
-        content = costs if what == COSTS else _result(results / what, page)
+        content = costs if what == COSTS else HEADING.sub(r"#\1", (results / what).read_text())
         return f"{place[1]}\n{content.strip()}\n\n{place[3]}"
 
     new = PLACE.sub(filled, text)
@@ -61,17 +62,11 @@ def publish(page: Path, results: Path, costs: str) -> list[str]:
             shown.append(picture["file"])
     if new != text:
         atomic_write_text(page, new)
-    return shown
-
-
-def _result(file: Path, page: Path) -> str:
-    if not file.is_file():
-        raise UserError(f"{page} shows {file}, which was not made. Make it with Snakemake, or take its place out.")
-    return HEADING.sub(r"#\1", file.read_text())
+    return shown, left
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fill the pages; 0 if all of what they show was made."""
+    """Fill the pages; 0 unless one cannot be read or written."""
     parser = argparse.ArgumentParser(prog="python -m distalign.present.publish", description=__doc__)
     parser.add_argument("preset")
     parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE")
@@ -82,15 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = Path("results") / options.preset
         costs = as_markdown(table_costs(study, results / "benchmarks"))
         for page in options.pages:
-            _say(page, publish(page, results, costs))
+            _say(page, *publish(page, results, costs))
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _say(page: Path, shown: Iterable[str]) -> None:
+def _say(page: Path, shown: Sequence[str], left: Sequence[str]) -> None:
     print(f"{page}: {', '.join(shown) or 'nothing to show'}")
+    if left:
+        print(f"{page}: stays as it was, not made here: {', '.join(left)}")
 
 
 if __name__ == "__main__":

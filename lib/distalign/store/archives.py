@@ -4,6 +4,7 @@ Everything is looked at before anything is written. Refused: paths that lead out
 members of one name, and more bytes than were allowed for, whatever size an archive claims or hides.
 """
 
+import gzip
 import shutil
 import stat
 import tarfile
@@ -19,7 +20,7 @@ from distalign.errors import UserError
 from distalign.store.files import atomic_directory
 
 BLOCK = 1 << 20
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 NOT_TAKEN = "Nothing was unpacked; get the archive anew, or unpack it yourself where it can do no harm."
 
 
@@ -72,6 +73,37 @@ def extract(path: Path, folder: Path, most: int) -> list[str]:
     return [member.name for member in found]
 
 
+def read_members(path: Path, most: int) -> Iterator[tuple[Member, IO[bytes]]]:
+    """The files of an archive one after the other, each with its content to read before the next; nothing is written.
+
+    Args:
+        path: as for `members`.
+        most: bytes that all files together may have.
+
+    Raises:
+        UserError: as for `members`, when it comes to the member; at the end also for bytes after the last one.
+    """
+    with _opened(path) as archive:
+        for member in archive.members(most):
+            with archive.reading(member) as source:
+                yield member, source
+        archive.finish(most)
+
+
+def read_first(path: Path, most: int) -> tuple[Member, bytes]:
+    """The first file of an archive, of at most so many bytes; nothing behind it is looked at.
+
+    Raises:
+        UserError: as for `members`; also if the archive holds no file.
+    """
+    with _opened(path) as archive:
+        member = next(iter(archive.lazily(most)), None)
+        if member is None:
+            raise UserError(f"{path}: holds no file.")
+        with archive.reading(member) as source:
+            return member, source.read()
+
+
 def check_name(name: str, path: Path) -> None:
     """Refuse the name of a member that would be outside of the folder it is unpacked to, on any system.
 
@@ -105,10 +137,16 @@ class _Zip:
         self.path, self.opened = path, zipfile.ZipFile(path)
 
     def members(self, most: int) -> list[Member]:
-        return list(_counted(zip_members(self.opened, self.path), most, self.path))
+        return list(self.lazily(most))
+
+    def lazily(self, most: int) -> Iterator[Member]:
+        return _counted(zip_members(self.opened, self.path), most, self.path)
 
     def reading(self, member: Member) -> IO[bytes]:
         return self.opened.open(member.name)
+
+    def finish(self, most: int) -> None:
+        pass  # a zip file is read from its end
 
 
 class _Tar:
@@ -117,7 +155,10 @@ class _Tar:
 
     def members(self, most: int) -> list[Member]:
         # One after the other: to find the next, the one before is unpacked, so each is counted first.
-        return _once(list(_counted(self._files(), most, self.path)), self.path)
+        return _once(list(self.lazily(most)), self.path)
+
+    def lazily(self, most: int) -> Iterator[Member]:
+        return _counted(self._files(), most, self.path)
 
     def _files(self) -> Iterator[Member]:
         for info in self.opened:
@@ -131,6 +172,16 @@ class _Tar:
         source = self.opened.extractfile(member.name)
         assert source is not None  # a file, as `members` saw
         return source
+
+    def finish(self, most: int) -> None:
+        """Read what follows the last member: the checksum of a compressed archive stands behind zeros."""
+        handle, left = self.opened.fileobj, most
+        assert handle is not None
+        handle.seek(self.opened.offset)
+        while block := handle.read(BLOCK):
+            left -= len(block)
+            if left < 0 or block.strip(b"\0"):
+                raise UserError(f"{self.path}: holds data behind its last member. {NOT_TAKEN}")
 
 
 @contextmanager

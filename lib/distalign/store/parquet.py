@@ -34,7 +34,7 @@ __all__ = [
     "BIAS", "CLASSIFIED", "FACES", "FEATURES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "PUBLISHED_FACES",
     "REFERENCE", "RESULTS", "TRAIN_LOG",
     "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_note",
-    "read_provenance", "read_table", "to_table", "write_table",
+    "read_provenance", "read_schema", "read_table", "to_table", "write_table",
 ]  # fmt: skip
 
 PROVENANCE_KEY = b"distalign"
@@ -148,6 +148,12 @@ def read_batches(
             yield from file.iter_batches(batch_size=rows, columns=list(columns or schema.names))
         except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(path, error) from None
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The columns of a Parquet file, whatever they are; raises as `read_table`."""
+    with _open(path, pa.schema([])) as file:
+        return file.schema_arrow
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def collect(
         "stage_version": STAGES[stage],
         "fingerprint": fingerprint(spec),
         "spec": dict(spec),
-        "inputs": {name: _sha256(path) for name, path in sorted((inputs or {}).items())},
+        "inputs": {name: sha256_input(path) for name, path in sorted((inputs or {}).items())},
         "seeds": dict(seeds or {}),
         "code": _code(),
         "lock": _lock(),
@@ -80,8 +80,11 @@ def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
     atomic_write_json(path, provenance)
 
 
-def _sha256(path: Path) -> str:
-    """Of a model that was fetched, that of the sums in its record: its files can be 10 GB, and are verified."""
+def sha256_input(path: Path) -> str:
+    """SHA-256 of an input.
+
+    Of a model that was fetched, that of the sums in its record: its files can be 10 GB, and are verified.
+    """
     record = Path(path) / RECORD
     return fingerprint(read_json(record)["files"]) if record.is_file() else sha256_tree(path)
 

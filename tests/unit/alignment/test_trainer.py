@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -126,7 +127,11 @@ def test_two_processes_make_the_update_of_one(
     one, two = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("one", "two"))
     finetune(spec, one, 1, tiny_judges)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
-    launch(2, spec, two, 2, worker="helpers.finetuning")
+    log = tmp_path / "finetune.log"
+    log.write_text("so far\n")
+    launch(2, spec, two, 2, log, worker="helpers.finetuning")
+    assert log.read_text().startswith("so far\n")
+    assert len(re.findall(r"iteration 2/2  loss/align", log.read_text())) == 1  # the first process speaks for all
     ours, theirs = (load_file(paths.run / "adapter" / "pytorch_lora_weights.safetensors") for paths in (two, one))
     assert max((ours[name] - theirs[name]).abs().max().item() for name in theirs) <= 1e-6
     updates = [torch.cat([w.flatten() for n, w in x.items() if "lora_B" in n]) for x in (ours, theirs)]  # from zero

@@ -1,5 +1,6 @@
 """ImageNet weights of timm and torchvision, as the weights a classifier starts from."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large
+from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
 from distalign.classifiers import build_classifier
 from distalign.classifiers.initial import start_from, timm_names
@@ -79,6 +80,13 @@ def test_every_tensor_is_asked_for(tmp_path: Path, timm_network: nn.Module, chan
     with pytest.raises(UserError, match=f"not MobileNetV3-Large of timm or torchvision: .*{said}"):
         start_from(classifier, save(tmp_path, tensors))
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [mobilenet_v3_small, lambda: timm.create_model("resnet10t")], ids=["small", "resnet"])
+def test_weights_of_another_network_are_refused(tmp_path: Path, other: Callable[[], nn.Module]) -> None:
+    classifier = build_classifier("mobilenet_v3_large", ["gender"], 64, 1.5)
+    with pytest.raises(UserError, match="not MobileNetV3-Large of timm or torchvision"):
+        start_from(classifier, save(tmp_path, other().state_dict()))
 
 
 def test_file_is_the_one_that_is_pinned(tmp_path: Path, timm_network: nn.Module) -> None:

@@ -78,7 +78,9 @@ def test_all_problems_at_once_each_with_its_place_and_the_nearest_name(
         assert message in found[path], path
 
 
-@pytest.mark.parametrize("name", ["../../x", "; rm -rf ~", "", "a b", ".hidden", "-rf", "a/b", "a\n", "x" * 101, "ü"])
+@pytest.mark.parametrize(
+    "name", ["../../x", "; rm -rf ~", "$(x)", "`x`", "", "a b", ".hidden", "-rf", "a/b", "a\n", "x" * 101, "ü"]
+)
 def test_names_that_are_no_names(raw: dict[str, Any], problems_of: ProblemsOf, name: str) -> None:
     raw["runs"][name] = {"from": "ours_gender", "rank": 3}
     assert any("not a valid name" in message for message in problems_of(raw).values())

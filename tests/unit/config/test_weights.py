@@ -48,6 +48,23 @@ def test_what_a_source_needs_is_asked_for(own_root: Path, raw: dict[str, Any]) -
     assert "source opensphere also needs path" in said
 
 
+def test_a_published_data_set_needs_its_folder(own_root: Path, raw: dict[str, Any]) -> None:
+    faces = read_yaml(own_root / "presets/mini.yaml")["faces"]
+    said = problem(own_root, raw, faces=faces | {name: {"source": name} for name in ("celeba", "fairface")})
+    for name in ("celeba", "fairface"):
+        assert f"source {name} also needs path" in said
+
+
+def test_initial_weights_are_for_one_architecture(own_root: Path, raw: dict[str, Any]) -> None:
+    classifiers = read_yaml(own_root / "presets/sd15.yaml")["classifiers"]
+    classifiers["loss"]["architecture"] = "convnet"
+    preset = own_root / "presets/mini.yaml"
+    preset.write_text(yaml.safe_dump({"from": "sd15", "description": "Changed.", "classifiers": classifiers}))
+    with pytest.raises(ConfigError) as caught:
+        load_study(raw, own_root)
+    assert "initial is for mobilenet_v3_large; convnet starts from random weights" in str(caught.value)
+
+
 def test_only_the_face_embedding_may_come_from_opensphere(own_root: Path, raw: dict[str, Any]) -> None:
     source = {"source": "opensphere", "path": "a.pth"}
     assert "backbone.source" in problem(own_root, raw, backbone=source, face_embedding=source)

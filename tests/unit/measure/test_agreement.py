@@ -57,6 +57,32 @@ def test_seeds_are_averaged():
     assert (it.value, it.limits) == (pytest.approx(0.5), pytest.approx((0.4, 0.6)))
 
 
+def altered(values, **more):
+    """Rows of a run that is compared with an original: its first metric is the similarity."""
+    table = rows([0.9, *values], 0.01, **more)
+    names = ["clip_i", *(f"m{index}" for index in range(len(values)))]
+    return table.set_column(RESULTS.get_field_index("metric"), RESULTS.field("metric"), [names])
+
+
+def test_what_trainings_differ_by_is_allowed():
+    trained = [altered([value], seed=seed) for seed, value in enumerate((0.4, 0.5, 0.6))]
+    others = [altered([value], run="other", seed=seed) for seed, value in enumerate((0.1, 0.1, 0.1))]
+    reference = pa.concat_tables([*trained, *others, altered([0.5], run="single")])
+    now = pa.concat_tables([altered([0.7]), altered([0.5], run="single")])
+    of = {it.key[0]: it for it in compare(now, reference).comparisons if it.key[2] == "m0"}
+    deviation = (0.02 / 4) ** 0.5  # squares .02 and 0, two degrees of freedom each; t(.975, 4) = 2.776
+    assert of["ours"].trainings == pytest.approx(2.776 * deviation * (1 + 1 / 3) ** 0.5, rel=1e-3)
+    assert of["single"].trainings == pytest.approx(2.776 * deviation * 2**0.5, rel=1e-3)
+    assert of["ours"].distance < 1 < abs(0.7 - 0.5) / (0.01 * 2**0.5)
+
+
+def test_an_original_is_allowed_its_own_noise_only():
+    reference = pa.concat_tables([rows([0.5], 0.01, run="plain"), altered([0.1]), altered([0.9], seed=1)])
+    (it,) = compare(rows([0.6], 0.01, run="plain"), reference).comparisons
+    assert it.trainings == 0
+    assert it.distance > 1
+
+
 def test_what_only_one_has_is_named():
     agreement = compare(rows([0.5, 0.5]), rows([0.5, 0.5, 0.5]))
     assert agreement.missing == (("ours", "occupations", "m2", None),)
@@ -105,4 +131,18 @@ def test_command(tmp_path, capsys):
 def test_nothing_is_kept_of_results_without_whole_runs(tmp_path):
     write_table(tmp_path / "results.parquet", rows([0.5], prompt="chef"), RESULTS, {})
     with pytest.raises(UserError, match="nothing to keep"):
-        keep(tmp_path / "results.parquet", tmp_path / "reference.parquet")
+        keep([tmp_path / "results.parquet"], tmp_path / "reference.parquet")
+
+
+def test_kept_of_several_files_and_beside_what_the_reference_has(tmp_path):
+    paper, ablations, reference = (tmp_path / f"{name}.parquet" for name in ("results", "ablations", "reference"))
+    write_table(paper, rows([0.1]), RESULTS, {"stage": "results"})
+    write_table(ablations, pa.concat_tables([rows([0.9]), rows([0.2], seed=1)]), RESULTS, {"stage": "results"})
+    write_table(reference, pa.concat_tables([rows([0.8]), rows([0.3], run="kept")]), RESULTS, {"stage": "old"})
+    assert keep([paper, ablations], reference, add=True) == 3
+    found = {(row["run"], row["seed"]): row["value"] for row in read_table(reference, RESULTS).to_pylist()}
+    assert found == {("ours", 0): 0.1, ("ours", 1): 0.2, ("kept", 0): 0.3}
+    provenance = read_provenance(reference)
+    assert set(provenance["kept_from"]) == {"results.parquet", "ablations.parquet"}
+    assert provenance["added_to"]["stage"] == "old"
+    assert keep([paper], reference) == 1

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from distalign.config.study import Study, load_study
-from distalign.errors import UserError
 from distalign.present.costs import as_markdown, table_costs
 from distalign.present.publish import publish
 from helpers.workflow import first_rows
@@ -52,7 +51,8 @@ def page(tmp_path: Path) -> Path:
 
 
 def test_places_and_pictures_are_filled_and_words_stay(results: Path, page: Path) -> None:
-    shown = publish(page, results, "| costs |")
+    shown, left = publish(page, results, "| costs |")
+    assert left == []
     assert shown == ["tables/one.md", "claims.md", "costs", "pictures/sheet.png"]
     text = page.read_text()
     assert "what stood here" not in text
@@ -70,11 +70,11 @@ def test_filling_again_changes_nothing(results: Path, page: Path) -> None:
     assert page.read_text() == once
 
 
-def test_a_result_that_was_not_made_is_named_and_the_page_stays(results: Path, page: Path) -> None:
-    (results / "claims.md").unlink()
-    with pytest.raises(UserError, match=r"claims\.md, which was not made"):
-        publish(page, results, "costs")
-    assert page.read_text() == PAGE
+def test_a_result_that_was_not_made_is_named_and_its_place_stays(results: Path, page: Path) -> None:
+    (results / "tables/one.md").unlink()
+    shown, left = publish(page, results, "costs")
+    assert (shown[0], left) == ("claims.md", ["tables/one.md"])
+    assert "<!-- shown: tables/one.md -->\nwhat stood here\n<!-- /shown -->" in page.read_text()
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,7 @@ def test_every_stage_has_modules_and_every_working_module_a_stage():
         "present/publish.py",
     }  # behind no job
     commands |= {f"released/{name}.py" for name in ("__main__", "bank", "classes", "classifiers", "prompts")}
+    commands |= {file.relative_to(PACKAGE).as_posix() for file in PACKAGE.glob("trace/*.py")}
     outside = {file.relative_to(PACKAGE).as_posix() for file in modules if file not in covered and has_code(file)}
     outside -= commands
     scripts = {path for path in (ROOT / "workflow_scripts").glob("*.py") if path.stem != "pretrain_stage"}
