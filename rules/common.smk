@@ -1,4 +1,5 @@
 # The checked configuration, and the files of a study as functions of it. No rules here.
+import gc
 import os
 import re
 import sys
@@ -8,6 +9,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+gc.set_threshold(200_000, 20, 100)  # of thousands of jobs nothing is garbage: looking for it often is lost time
 
 ROOT = Path(workflow.basedir)
 if str(ROOT / "lib") not in sys.path:  # where the library is not installed: --sdm conda
@@ -87,9 +90,9 @@ def one_of(names):
 
 
 def adapted_by(runs):
-    """Regular expression of the runs of one rule among all that have an adapter: as these, or as none of the others.
+    """Regular expression of these runs among all that have an adapter, as one of their names or none of the others'.
 
-    Snakemake goes through it for every file of every job, so it takes the shorter.
+    The shorter of the two, because Snakemake goes through it for every file of every job.
     """
     others = [run for run in ADAPTED if run not in set(runs)]
     return one_of(runs) if len(runs) <= len(others) else rf"(?!(?:{one_of(others)})(?:/|$))[^/]+"
@@ -210,15 +213,9 @@ def adapter(job):
     return "results/{preset}/runs/{run}/{seed}/adapter" if job.run in ADAPTED else []
 
 
-def looking(kind):
+def looking(job):
     """What looks at images while a method samples; nothing for most methods."""
-
-    def files(job):
-        if not METHODS[STUDY.runs[job.run].method].looks:
-            return []
-        return LOOKING[kind] if kind in LOOKING else loss_classifier(job.run)
-
-    return files
+    return {**LOOKING, "classifier": loss_classifier(job.run)} if METHODS[STUDY.runs[job.run].method].looks else {}
 
 
 def loss_classifier(run):

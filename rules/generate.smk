@@ -1,15 +1,13 @@
-# Images of the evaluations. A run, its original and every other method draw the same noise.
+# Images of the evaluations. A run, its original and every other method draw the same noise. With several GPUs, a
+# process on each makes a part of them, and the file is the same (set-resources: generate_images).
 
 
 rule generate_images:
     input:
+        unpack(looking),
         prompts=lambda job: STUDY.prompt_file(job.evaluation),
         backbone="results/{preset}/backbone",
         adapter=adapter,
-        classifier=looking("classifier"),
-        clip=looking("clip"),
-        dino=looking("dino"),
-        face_embedding=looking("face_embedding"),
     output:
         images="results/{preset}/images/{run}/{seed}/{evaluation}.parquet",
         cost="results/{preset}/cost/{run}/{seed}/{evaluation}.parquet",

@@ -138,7 +138,8 @@ def left_over(queue: Sequence[str], preset: str, directory: Path) -> list[str]:
     found = []
     for line in queue:
         number, name, comment, place = line.split("|", 3)
-        ours = comment.startswith("group_") or re.match(rf"rule_\w+_wildcards_{re.escape(preset)}(_|$)", comment)
+        # of a rule, or of the group run_{preset}_{run}_{seed} of profiles/slurm
+        ours = re.match(rf"rule_(\w+_wildcards|run)_{re.escape(preset)}(_|$)", comment)
         if RUN_OF_SNAKEMAKE.fullmatch(name) and ours and Path(place) == directory:
             found.append(number)
     return found

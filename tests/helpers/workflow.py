@@ -92,3 +92,22 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
         assert "Nothing to be done" in result.stdout + result.stderr, result.stdout + result.stderr
         return {}
     return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}
+
+
+def submissions(folder: Path, *arguments: str) -> list[list[str]]:
+    """The rules of every job that a dry run would submit to a cluster."""
+    return [words[1:] for words in _watched(folder, "submissions.py", *arguments) if words[:1] == ["submitted:"]]
+
+
+def lines_executed(folder: Path, *arguments: str) -> int:
+    """How many lines of this project a dry run executes."""
+    return next(int(words[1]) for words in _watched(folder, "lines.py", *arguments) if words[:1] == ["executed:"])
+
+
+def _watched(folder: Path, helper: str, *arguments: str) -> list[list[str]]:
+    """The words of every line that a program beside this one prints of a dry run."""
+    command = [sys.executable, str(ROOT / "tests/helpers" / helper), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder / "lib")}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [line.split() for line in result.stdout.splitlines()]

@@ -83,5 +83,7 @@ def test_left_over_jobs_are_those_of_this_preset_and_directory() -> None:
         "5|bash|rule_finetune_wildcards_mini_ours_gender_0|/work",
         f"6|{UUID}|(null)|/work",
         f"7|{UUID}|rule_aggregate_results_wildcards_mini|/work",
+        f"8|{UUID}|rule_run_mini_ours_gender_0_classify_images_compute_bias_generate_images|/work",
+        f"9|{UUID}|rule_run_sd15_ours_gender_0_classify_images_compute_bias_generate_images|/work",
     ]
-    assert left_over(queue, "mini", Path("/work")) == ["1", "7"]
+    assert left_over(queue, "mini", Path("/work")) == ["1", "7", "8"]

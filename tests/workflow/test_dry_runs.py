@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.workflow import ROOT, copy_project, edit_yaml, planned, snakemake
+from helpers.workflow import ROOT, copy_project, edit_yaml, lines_executed, planned, snakemake, submissions
 
 pytestmark = pytest.mark.workflow
 
@@ -229,3 +229,37 @@ def test_row_with_a_run_in_place_is_one_entry(tmp_path: Path) -> None:
     jobs = planned(project, "ablations")
     assert jobs["finetune"] == 1
     assert jobs["generate_images"] == 2  # and the original's, which similarity is measured to
+
+
+@pytest.mark.parametrize("preset", ["mini", "sd15"])
+def test_the_paper_is_dozens_of_slurm_jobs(paper: Path, preset: str) -> None:
+    """All that is made of a run's images is one of them, and takes its evaluations one after the other."""
+    jobs = planned(paper, "--config", f"preset={preset}")
+    submitted = submissions(paper, "--workflow-profile", "profiles/slurm", "--config", f"preset={preset}")
+    assert len(submitted) < 100
+    assert submitted.count(["finetune"]) == jobs["finetune"]
+    of_runs = [rules for rules in submitted if "generate_images" in rules]
+    assert len(of_runs) == jobs["finetune"] + jobs["fit_method"] + 1
+    assert sum(rules.count("generate_images") for rules in of_runs) == jobs["generate_images"] > len(of_runs)
+    for rule in ("fit_method", "classify_images", "compute_bias", "compute_quality"):
+        assert sum(rules.count(rule) for rules in of_runs) == jobs.get(rule, 0)
+
+
+def test_a_row_costs_a_dry_run_the_same_however_many_there_are(tmp_path: Path) -> None:
+    """Lines of our own that are executed, loops counted: thousands of runs are planned as fast as dozens, per run."""
+
+    def lines(count: int) -> int:
+        project = copy_project(tmp_path / str(count))
+        rows = [{"run": {"from": "ours_gender", "learning_rate": (i + 1) * 1e-5}} for i in range(count)]
+        table = {"title": "Many", "evaluation": "occupations", "columns": ["bias/gender"], "rows": rows}
+        edit_yaml(project / "config.yaml", seeds=[0, 1], tables={"many": table}, figures={})
+        return lines_executed(project)
+
+    few, more, most = map(lines, (10, 20, 40))
+    assert (most - more) / 20 == pytest.approx((more - few) / 10, rel=0.02)
+
+
+def test_unknown_run_among_the_targets_is_refused(paper: Path) -> None:
+    result = snakemake(paper, "results/mini/images/ours_gendre/0/occupations.parquet", "--dry-run")
+    assert result.returncode == 1
+    assert "no run of this name: ours_gendre; did you mean 'ours_gender'?" in result.stdout + result.stderr

@@ -26,10 +26,12 @@ def canonical_json(specification: Any) -> str:
 
 
 def _meaning(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):  # first what there is most of
+        return value
     if isinstance(value, Mapping):
         kept = {key: _meaning(item) for key, item in value.items() if key not in EXECUTION_KEYS}
         return {key: item for key, item in kept.items() if item is not None}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [_meaning(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)

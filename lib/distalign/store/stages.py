@@ -56,8 +56,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "fit": ("methods/fitting.py", "methods/world.py", "methods/assignment.py", "methods/cross_attention.py"),
     "generate": (
-        "methods/loading.py", "methods/assignment.py", "methods/cross_attention.py", "measure/cost.py",
-        "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py",
+        "methods/loading.py", "methods/sharding.py", "methods/assignment.py", "methods/cross_attention.py",
+        "measure/cost.py", "diffusion/*.py", "prompts/*.py", "store/images.py", "store/seeds.py",
     ),
     "classify": (
         "measure/classify.py", "alignment/reading.py", "faces/*.py", "classifiers/*.py", "encoders/*.py",

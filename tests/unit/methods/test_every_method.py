@@ -1,21 +1,19 @@
 """What holds for every method, on a random model with the blocks of Stable Diffusion 1.5."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from distalign.alignment.reading import FaceReader
 from distalign.config.methods import METHODS, UNCHANGED
 from distalign.diffusion.intervention import Intervention
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.methods.fitting import apply, fit, load_method, save_method
 from distalign.methods.world import World
-from helpers.finetuning import RandomEncoder, detect, tiny_reader
+from helpers.looking import reader
 from helpers.tiny import sd15_shaped_pipeline
 
 from .conftest import UNIFORM, Images, settings_of
@@ -31,19 +29,6 @@ ALIGN = {
     "gender": {"gender": UNIFORM["gender"]},
     "gender+race": {"gender": UNIFORM["gender"], "race": UNIFORM["race"]},
 }
-
-
-class RandomClip(RandomEncoder):
-    """Texts as well."""
-
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        rows = [torch.randn(5, generator=torch.Generator().manual_seed(sum(map(ord, text)))) for text in texts]
-        return torch.nn.functional.normalize(torch.stack(rows), dim=1)
-
-
-def reader() -> FaceReader:
-    it = tiny_reader()
-    return replace(it, detect=detect, encoders={"clip": RandomClip(2), "dino": it.encoders["dino"]})
 
 
 @pytest.fixture(scope="session")
