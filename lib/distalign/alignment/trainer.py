@@ -18,6 +18,7 @@ from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
 from distalign.alignment.gradient import GradientSettings, accumulate_gradients, accumulate_renoised, choose_steps
+from distalign.alignment.half import LossScale
 from distalign.alignment.memory import graphs_fit, retain_freed_memory
 from distalign.alignment.objective import Objective
 from distalign.alignment.originals import Originals
@@ -158,7 +159,8 @@ class Trainer:
             validation = load_split(paths.prompts, "validation")
             self.validation = Validation(spec, self.pipeline, judges.reader, judges.evaluation, validation, group)
         optimizer = AdamW(adapter.parameters.values(), spec["learning_rate"], weight_decay=spec["weight_decay"])
-        self.state = TrainState(adapter, MovingAverage(adapter.parameters, spec["ema_decay"]), optimizer)
+        average, scale = MovingAverage(adapter.parameters, spec["ema_decay"]), LossScale.of(spec["plan"]["precision"])
+        self.state = TrainState(adapter, average, optimizer, scale=scale)
         if self.state.load(paths.run / "state", spec):
             log.info("resuming at iteration %d of %d", self.state.iteration, spec["iterations"])
 
@@ -199,11 +201,14 @@ class Trainer:
         gradients = [p.grad for p in state.adapter.parameters.values() if p.grad is not None]
         self.group.sum(gradients)
         for gradient in gradients:
-            gradient /= self.plan.images
+            gradient /= self.plan.images * state.scale.factor
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
-        if self.group.any(not np.isfinite(norm)):
+        finite = not self.group.any(not np.isfinite(norm))
+        state.scale.update(finite)
+        if not finite:
             state.skipped += 1
-            log.warning("iteration %d: gradient is not finite; no update", k + 1)
+            scaled = f"; loss scale lowered to {state.scale.factor:g}" if state.scale.dynamic else ""
+            log.warning("iteration %d: gradient is not finite; no update%s", k + 1, scaled)
             if state.skipped > SKIPS_ALLOWED:
                 raise UserError(
                     f"{state.skipped} gradients in a row were not finite; lower learning_rate or take other "
@@ -221,7 +226,8 @@ class Trainer:
         return {**metrics, "gradient_norm": norm, "seconds": time.monotonic() - started}
 
     def _accumulate(self, iteration: Iteration, k: int) -> dict[str, float]:
-        """Add the gradient of the summed loss to the adapter's `.grad`."""
+        """Add the gradient of the summed and scaled loss to the adapter's `.grad`."""
+        scale = self.state.scale.factor
         spec, pipeline, device = self.spec, self.pipeline, self.group.device
         conditioning = encode_prompts(pipeline, [prompt.text for prompt in iteration.prompts], self.padding)
         leaf = conditioning.leaf()
@@ -239,7 +245,7 @@ class Trainer:
             through_latents=self.gradient.weights == "exact",
         )  # fmt: skip
         originals = self.originals.batch(iteration, self.part, device)
-        pull = self.objective.pull(rollout.z0, originals, iteration, k, keep)
+        pull = self.objective.pull(rollout.z0, originals, iteration, k, keep, scale)
         share, size = 1 / (1 + self.gradient.renoise), spec["micro_batch"]["gradient"]
         accumulate_gradients(
             pipeline, rollout, share * pull.cotangent, leaf, index, spec["guidance"], self.gradient, choice, size
@@ -249,7 +255,7 @@ class Trainer:
                 pipeline.latent_shape, [stable_seed(spec["seed"], "renoise", k, j, seed) for seed in seeds]
             )
             accumulate_renoised(
-                pipeline, rollout, again, lambda z: share * self.objective.pull_again(z, pull.guide, originals),
+                pipeline, rollout, again, lambda z: share * self.objective.pull_again(z, pull.guide, originals, scale),
                 leaf, index, spec["guidance"], self.gradient, size,
             )  # fmt: skip
         conditioning.backward(leaf)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from distalign.diffusion.half import text_precision
 from distalign.errors import UserError
 from distalign.store.files import read_json
 from distalign.store.layouts import check_pipeline
@@ -45,7 +46,7 @@ class Pipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the frozen weights; latents and adapters stay float32."""
+        """Of the frozen weights; latents, adapters and the text encoder stay float32."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
@@ -72,7 +73,11 @@ class Pipeline:
         return self.unet, self.vae, self.text_encoder
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The region in which U-Net and decoder run."""
+        """The region in which U-Net and decoder run.
+
+        Only float32 weights are run under autocast: those in half precision compute in it as they are, which also
+        keeps norms and softmax from going to float32 and back.
+        """
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
@@ -94,6 +99,8 @@ def load_pipeline(
 ) -> Pipeline:
     """Load a diffusers Stable Diffusion directory for inference and for gradients with respect to adapters.
 
+    `dtype` is that of U-Net and autoencoder; see `text_precision` for the text encoder.
+
     Raises:
         UserError: the directory or one of its parts is missing or cut off, or it is a pipeline of another kind.
     """
@@ -109,7 +116,7 @@ def load_pipeline(
     pipeline = Pipeline(
         unet=load_model(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
         vae=load_model(AutoencoderKL, root / "vae", torch_dtype=dtype),
-        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype=dtype),
+        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype=text_precision(dtype)),
         tokenizer=tokenizer,
         scheduler_config=read_json(root / "scheduler/scheduler_config.json"),
         autocast=autocast,

@@ -63,7 +63,7 @@ def evaluate_unet(
         output = pipeline.unet(
             latents.to(pipeline.dtype),
             timesteps,
-            encoder_hidden_states=states,
+            encoder_hidden_states=states.to(pipeline.dtype),
             encoder_attention_mask=mask,
             return_dict=False,
         )[0]

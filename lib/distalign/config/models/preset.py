@@ -210,7 +210,7 @@ class Preset(Model):
         description="Prompts are padded to the longest of the batch, with a mask (released code), or to the maximum."
     )
     precision: Literal["float32", "float16", "bfloat16"] = Field(
-        description="Precision of frozen networks; adapters, latents and losses are float32."
+        description="Precision of frozen networks; text encoder, adapters, latents and losses are float32."
     )
     autocast: Literal["bfloat16"] | None = Field(
         None,
