@@ -28,8 +28,10 @@ from distalign.alignment.state import TrainState
 from distalign.alignment.validation import Validation, attribute_scores
 from distalign.classifiers.models import Classifier, load_classifier
 from distalign.diffusion.adapters import MovingAverage, attach_adapter, save_adapter
+from distalign.diffusion.batch_sizes import KINDS
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_generator
+from distalign.diffusion.probing import batch_sizes, seen_by
 from distalign.diffusion.sampler import sample
 from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
@@ -153,11 +155,13 @@ class Trainer:
         self.part = group.share(self.plan.images)
         self.gradient = GradientSettings.from_spec(spec["gradient"], self._keep_graph())
         self.originals = Originals(paths.originals, self.plan, judges.reader.classifier.attributes)
-        self.objective = Objective(spec, self.pipeline, judges.reader, judges.bank, group)
+        self.sizes = batch_sizes(spec["micro_batch"], self.pipeline, KINDS, seen_by(judges.reader.encoders))
+        sized = {**spec, "micro_batch": self.sizes}
+        self.objective = Objective(sized, self.pipeline, judges.reader, judges.bank, group)
         self.validation = None
         if "validate_every" in spec:
             validation = load_split(paths.prompts, "validation")
-            self.validation = Validation(spec, self.pipeline, judges.reader, judges.evaluation, validation, group)
+            self.validation = Validation(sized, self.pipeline, judges.reader, judges.evaluation, validation, group)
         optimizer = AdamW(adapter.parameters.values(), spec["learning_rate"], weight_decay=spec["weight_decay"])
         average, scale = MovingAverage(adapter.parameters, spec["ema_decay"]), LossScale.of(spec["plan"]["precision"])
         self.state = TrainState(adapter, average, optimizer, scale=scale)
@@ -238,7 +242,7 @@ class Trainer:
         schedule = build_schedule(pipeline.scheduler_config, iteration.steps)
         choice = choose_steps(self.gradient, schedule, generator)
         keep = self.gradient.keep_graph
-        micro_batch = spec["micro_batch"]["gradient" if keep else "sample"]
+        micro_batch = self.sizes["gradient" if keep else "sample"]
         rollout = sample(
             pipeline, noise, leaf, index, iteration.steps, spec["guidance"], micro_batch,
             keep=not keep, graph_steps=choice.steps if keep else (),
@@ -246,7 +250,7 @@ class Trainer:
         )  # fmt: skip
         originals = self.originals.batch(iteration, self.part, device)
         pull = self.objective.pull(rollout.z0, originals, iteration, k, keep, scale)
-        share, size = 1 / (1 + self.gradient.renoise), spec["micro_batch"]["gradient"]
+        share, size = 1 / (1 + self.gradient.renoise), self.sizes["gradient"]
         accumulate_gradients(
             pipeline, rollout, share * pull.cotangent, leaf, index, spec["guidance"], self.gradient, choice, size
         )

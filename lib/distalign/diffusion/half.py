@@ -1,6 +1,7 @@
 """Which part of a model is in half precision, and adapters in float32 on layers that are."""
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,8 @@ def follow_inputs(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, BaseTunerLayer):
-            layer.cast_input_dtype_enabled = False
+            lora: Any = layer
+            lora.cast_input_dtype_enabled = False
             for linear in layer.modules():
                 if isinstance(linear, nn.Linear):
                     follow_input(linear)

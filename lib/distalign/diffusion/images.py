@@ -12,6 +12,7 @@ import torch
 
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.pipeline import Pipeline
+from distalign.diffusion.probing import batch_sizes
 from distalign.prompts import load_prompts
 from distalign.store.parquet import IMAGES, ParquetWriter, image_cells
 from distalign.store.provenance import collect
@@ -52,7 +53,8 @@ def generate_images(
     """
     pipeline, intervention = load()
     inputs = {f"prompts/{prompts.stem}": prompts, **inputs}
-    seed, batch = spec["seed"], spec["micro_batch"]["sample"]
+    sizes = batch_sizes(spec["micro_batch"], pipeline, ("sample", "decode"))
+    seed, batch = spec["seed"], sizes["sample"]
     shown = load_prompts(prompts).split(spec["split"], spec.get("at_most"))
     wanted = [(prompt, index) for prompt in shown for index in range(spec["images_per_prompt"])]
     started = time.monotonic()
@@ -64,7 +66,9 @@ def generate_images(
             seeds = [stable_seed(seed, "evaluation", prompt.id, index) for prompt, index in part]
             own = [prompt for prompt, _ in part]
             together = Batch(own, [index for _, index in part], spec["images_per_prompt"], seed)
-            images = render(pipeline, intervention, together, seeds, steps, guidance, spec["text_padding"])
+            images = render(
+                pipeline, intervention, together, seeds, steps, guidance, spec["text_padding"], sizes["decode"]
+            )
             names = [f"{prompt.id}-{index:04d}" for prompt, index in part]
             writer.write(
                 {

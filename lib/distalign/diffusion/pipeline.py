@@ -13,6 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from distalign.diffusion.attention import keep_keys
 from distalign.diffusion.half import text_precision
 from distalign.errors import UserError
 from distalign.store.files import read_json
@@ -28,6 +29,8 @@ class Pipeline:
         scheduler_config: the scheduler's own JSON configuration (noise table, prediction type).
         prefix_ids: token ids of the learned prompt prefix, put before every prompt; empty without one.
         autocast: whether U-Net and decoder run under bfloat16 autocast.
+        root: the directory it was loaded from.
+        keeps_keys: whether keys and values of cross-attention are computed once per prompt (`attention.py`).
     """
 
     unet: Any  # UNet2DConditionModel; diffusers imports lazily, which hides its classes from type checkers
@@ -37,6 +40,8 @@ class Pipeline:
     scheduler_config: dict[str, Any]
     prefix_ids: list[int] = field(default_factory=list)
     autocast: bool = False
+    root: Path | None = None
+    keeps_keys: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -49,6 +54,11 @@ class Pipeline:
         """Of the frozen weights; latents, adapters and the text encoder stay float32."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """What U-Net and decoder compute in."""
+        return torch.bfloat16 if self.autocast else self.dtype
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -120,10 +130,15 @@ def load_pipeline(
         tokenizer=tokenizer,
         scheduler_config=read_json(root / "scheduler/scheduler_config.json"),
         autocast=autocast,
+        root=root,
     )
     _check_latents(pipeline, root)
     for module in pipeline.modules:
         module.requires_grad_(False).eval().to(device)
+    if pipeline.device.type == "cuda":
+        pipeline.unet.to(memory_format=torch.channels_last)
+        keep_keys(pipeline.unet)
+        pipeline.keeps_keys = True
     if autocast and pipeline.device.type == "cpu":
         # Torch's fused attention has no fast bfloat16 backward on a CPU, and its unfused one copies a lot.
         pipeline.unet.set_attn_processor(AttnProcessor())
