@@ -57,6 +57,7 @@ class World:
             "text_padding": preset.text_padding,
             "precision": preset.precision,
             "autocast": preset.autocast,
+            "compile": preset.compile or None,
         }
 
     def _faces_in_images(self) -> dict[str, Any]:

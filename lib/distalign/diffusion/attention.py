@@ -60,12 +60,13 @@ def keep_keys(unet: nn.Module) -> None:
     """Let a U-Net take kept keys and values, and compute all attention by torch's fused kernels."""
     for name, module in unet.named_modules():
         if isinstance(module, Attention):
-            module.set_processor(PromptAttention(name))
+            processor: Any = PromptAttention(name)
+            module.set_processor(processor)
     for layer in _projections(unet).values():
-        follow_input(getattr(layer, "base_layer", layer))
+        follow_input(layer)
 
 
-def _projections(unet: nn.Module) -> dict[str, nn.Module]:
+def _projections(unet: nn.Module) -> dict[str, Any]:
     """The projections to keys and values of every cross-attention."""
     return {
         f"{name}.{kind}": getattr(module, kind)

@@ -30,6 +30,8 @@ class Pipeline:
         prefix_ids: token ids of the learned prompt prefix, put before every prompt; empty without one.
         autocast: whether U-Net and decoder run under bfloat16 autocast.
         root: the directory it was loaded from.
+        evaluated: rows the U-Net has evaluated so far.
+        compiled: the U-Net, compiled, for what is not differentiated; None: not asked for.
         keeps_keys: whether keys and values of cross-attention are computed once per prompt (`attention.py`).
     """
 
@@ -42,6 +44,8 @@ class Pipeline:
     autocast: bool = False
     root: Path | None = None
     keeps_keys: bool = False
+    evaluated: int = 0
+    compiled: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +86,12 @@ class Pipeline:
         """All networks."""
         return self.unet, self.vae, self.text_encoder
 
+    def network(self) -> Any:
+        """The U-Net to call now: compiled, unless there is a graph to be made or a method's hook to be heard."""
+        if self.compiled is None or torch.is_grad_enabled() or _has_hooks(self.unet):
+            return self.unet
+        return self.compiled
+
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """The region in which U-Net and decoder run.
 
@@ -94,7 +104,14 @@ class Pipeline:
 def load_generator(path: Path | str, spec: Mapping[str, Any], device: torch.device) -> Pipeline:
     """The pipeline of a plan's or an evaluation's spec, in the precision it says."""
     autocast = spec.get("autocast") == "bfloat16" and has_bfloat16(device)
-    return load_pipeline(path, device, getattr(torch, spec["precision"]), autocast)
+    pipeline = load_pipeline(path, device, getattr(torch, spec["precision"]), autocast)
+    if spec.get("compile"):
+        pipeline.compiled = torch.compile(pipeline.unet)  # at the first call, with whatever adapters there are then
+    return pipeline
+
+
+def _has_hooks(network: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -75,8 +75,9 @@ def evaluate_unet(
     kept: Kept | None = None,
 ) -> Tensor:
     """The U-Net's output (n, C, h, w) for latents (n, C, h, w), timesteps () or (n,), states (n, L, D)."""
+    pipeline.evaluated += len(latents)
     with pipeline.precision():
-        output = pipeline.unet(
+        output = pipeline.network()(
             latents.to(pipeline.dtype),
             timesteps,
             encoder_hidden_states=states.to(pipeline.dtype),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from distalign.alignment.gradient import GradientSettings, StepChoice, accumulate_gradients, accumulate_renoised
@@ -122,5 +123,7 @@ def test_methods_that_edit_the_projections_are_followed(tiny_backbone: Path) -> 
 
 
 def test_all_attention_is_torch_s_fused_one(tiny_backbone: Path) -> None:
-    processors = keeping(load_pipeline(tiny_backbone), True).unet.attn_processors.values()
-    assert {type(processor) for processor in processors} == {PromptAttention}
+    pipeline = keeping(load_pipeline(tiny_backbone), True)
+    assert {type(processor) for processor in pipeline.unet.attn_processors.values()} == {PromptAttention}
+    assert {type(processor) for processor in pipeline.vae.attn_processors.values()} == {AttnProcessor2_0}
+    assert pipeline.text_encoder.config._attn_implementation == "sdpa"

@@ -242,6 +242,11 @@ class Preset(Model):
         description="Let U-Net and decoder compute in bfloat16, with float32 weights, where the processor has "
         "instructions for it; unset: in `precision`.",
     )
+    compile: bool = Field(
+        False,
+        description="Let torch compile the U-Net for all that is sampled without gradient and without a method's "
+        "hooks. Takes a minute or two per job and per number of images at once; changes no result beyond rounding.",
+    )
     prompts: dict[Name, Prompts] = Field(
         min_length=1, description="Prompt sets by name; `occupations` is the one used unless said otherwise."
     )
