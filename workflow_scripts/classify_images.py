@@ -4,6 +4,7 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
+from distalign.diffusion.batch_sizes import looked_at
 from distalign.measure.classify import classify, load_observers
 from distalign.prompts import load_prompts
 from distalign.store.provenance import by_place, collect
@@ -30,5 +31,5 @@ with job(snakemake):
         prompts=load_prompts(Path(files.prompts)).split(spec["split"], spec.get("at_most")),
         observers=load_observers(spec, paths, classifiers, device()),
         provenance=collect("classify", spec, inputs, {"run": int(snakemake.wildcards.seed)}),
-        batch=spec["micro_batch"]["sample"],
+        batch=looked_at(spec["micro_batch"], device().type),
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
+from distalign.diffusion.batch_sizes import looked_at
 from distalign.encoders import DinoEncoder
 from distalign.measure.reference import photographs, write_reference
 from distalign.miniworld.references import rendered_portraits
@@ -28,6 +29,6 @@ with job(snakemake):
         pictures,
         encoder.features,
         provenance=collect("reference", spec, inputs, {"reference": seed}),
-        batch=spec["micro_batch"]["sample"],
+        batch=looked_at(spec["micro_batch"], device().type),
         device=device(),
     )

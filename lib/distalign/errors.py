@@ -28,8 +28,8 @@ def exhausted(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and _says(text, OUT_OF_MEMORY)):
         return (
             f"out of memory ({text.splitlines()[0] if text else type(error).__name__}). Lower micro_batch of the "
-            "preset (sample: images without gradient, gradient: with), which changes no result, and run again; or give "
-            "the job more: mem_mb in set-resources of the profile, or a larger GPU."
+            "preset (sample: images without gradient, gradient: with; instead of auto, numbers), which changes no "
+            "result, and run again; or give the job more: mem_mb in set-resources of the profile, or a larger GPU."
         )
     return None
 

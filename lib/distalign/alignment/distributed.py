@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from distalign.config.processes import uneven
 from distalign.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -66,14 +67,8 @@ class Group:
         Raises:
             UserError: N images cannot be divided evenly.
         """
-        if images % self.size:
-            below, above = images - images % self.size, images + self.size - images % self.size
-            processes = [n for n in range(1, images + 1) if images % n == 0]
-            nearest = min(processes, key=lambda n: abs(n - self.size))
-            raise UserError(
-                f"images_per_step: {images} images cannot be divided evenly among {self.size} processes; "
-                f"take {' or '.join(str(n) for n in (below, above) if n)} images, or {nearest} processes"
-            )
+        if problem := uneven(images, self.size):
+            raise UserError(f"images_per_step: {problem}")
         each = images // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 

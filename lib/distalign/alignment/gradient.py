@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distalign.diffusion.attention import PromptKeys, prompt_keys
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.sampler import Rollout, StepGraph, predict_noise, sample
 from distalign.diffusion.schedule import Schedule
@@ -169,7 +170,8 @@ def accumulate_gradients(
     through the text encoder once, by `TextConditioning.backward`. At most `micro_batch` U-Net evaluations are in memory
     beside the graphs kept before.
     """
-    products = _Products(pipeline, rollout, leaf, prompt_index.to(pipeline.device), guidance)
+    keys = rollout.keys if rollout.graphs else prompt_keys(pipeline, leaf)
+    products = _Products(pipeline, rollout, leaf, prompt_index.to(pipeline.device), guidance, keys)
     if settings.weights == "exact":
         if rollout.graphs:
             _sweep_kept(rollout, cotangent, settings.damping, choice.steps[0])
@@ -186,6 +188,8 @@ def accumulate_gradients(
     for start, graph in {graph.start: graph for graph in rollout.graphs}.items():
         if graph.states.grad is not None:
             leaf.collect(products.prompt_index[start : graph.stop], graph.states.grad)
+    if keys is not None:
+        keys.backward()
     rollout.graphs.clear()
 
 
@@ -230,7 +234,8 @@ def latent_gradient(
     `rollout` must have its latents. One U-Net evaluation per step and image; at most `micro_batch` are in memory.
     """
     with torch.enable_grad():
-        products = _Products(pipeline, rollout, conditioning, prompt_index.to(pipeline.device), guidance)
+        keys = prompt_keys(pipeline, conditioning)
+        products = _Products(pipeline, rollout, conditioning, prompt_index.to(pipeline.device), guidance, keys)
         return products.sweep(cotangent, 1.0, micro_batch)
 
 
@@ -243,6 +248,7 @@ class _Products:
     leaf: TextConditioning
     prompt_index: Tensor
     guidance: float
+    keys: PromptKeys | None
 
     def weighted(self, cotangent: Tensor, weights: np.ndarray, steps: tuple[int, ...], micro_batch: int) -> None:
         """Sum over (step, image) pairs of weights[step] times the product; any pairs may share a micro-batch."""
@@ -274,7 +280,8 @@ class _Products:
     def _predict(self, latents: Tensor, step: Tensor, image: Tensor) -> Tensor:
         timesteps = torch.as_tensor(self.rollout.schedule.timesteps, device=latents.device)
         states, mask = self.leaf.batch(self.prompt_index[image])
-        return predict_noise(self.pipeline, latents, timesteps[step], states, mask, self.guidance)
+        kept = None if self.keys is None else self.keys.batch(self.prompt_index[image])
+        return predict_noise(self.pipeline, latents, timesteps[step], states, mask, self.guidance, kept)
 
 
 def _sweep_kept(rollout: Rollout, cotangent: Tensor, damping: float, first: int) -> None:

@@ -16,6 +16,7 @@ from distalign.alignment.memory import retain_freed_memory
 from distalign.alignment.one_image import OneImageTask, optimise_soft_prompts, random_words
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import Pipeline, load_generator
+from distalign.diffusion.probing import batch_sizes, seen_by
 from distalign.diffusion.sampler import generate, predict_noise, sample
 from distalign.diffusion.text import TextConditioning, encode_prompts
 from distalign.encoders import ClipEncoder, DinoEncoder, ImageEncoder
@@ -145,11 +146,12 @@ def _magnitudes(
     spec: Mapping[str, Any], paths: StudyPaths, pipeline: Pipeline, cell: Cell, texts: Sequence[str]
 ) -> Iterator[Rows]:
     runs, shape = range(spec["runs"]), pipeline.latent_shape
+    size = batch_sizes(spec["micro_batch"], pipeline, ("gradient",))["gradient"]
     texts = texts[: len(runs)]
     conditioning = encode_prompts(pipeline, texts, spec["text_padding"])
     noise = initial_noise(shape, [_seed(spec, "noise", run) for run in runs])
     gradient = RANDOM_GRADIENT * initial_noise(shape, [_seed(spec, "gradient", run) for run in runs])
-    index, size = torch.tensor([run % len(texts) for run in runs]), spec["micro_batch"]["gradient"]
+    index = torch.tensor([run % len(texts) for run in runs])
     how = (cell.steps, cell.guidance, spec["estimators"], size)
     timesteps, sizes = step_magnitudes(pipeline, conditioning, index, noise, gradient, *how)
     for name, values in sizes.items():
@@ -161,9 +163,11 @@ def _magnitudes(
 def _loss_curves(
     spec: Mapping[str, Any], paths: StudyPaths, pipeline: Pipeline, cell: Cell, texts: Sequence[str]
 ) -> Iterator[Rows]:
-    runs, padding, size = range(spec["runs"]), spec["text_padding"], spec["micro_batch"]["gradient"]
+    runs, padding = range(spec["runs"]), spec["text_padding"]
     target = generate(pipeline, texts[:1], [_seed(spec, "target", 0)], cell.steps, cell.guidance, 1, padding)
     encoders = _encoders(spec, paths, pipeline.device)
+    sizes = batch_sizes(spec["micro_batch"], pipeline, ("gradient", "loss"), seen_by(encoders))
+    size = min(sizes.values())
     task = OneImageTask(pipeline, encoders, target, padding, cell.guidance, cell.steps, size)
     words = [random_words(pipeline, spec["prefix_tokens"], _seed(spec, "start", run)) for run in runs]
 

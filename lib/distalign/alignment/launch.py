@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distalign.alignment.distributed import Group, end_with_parent
 from distalign.alignment.trainer import finetune
 from distalign.errors import UserError
@@ -28,13 +30,20 @@ def launch(
     `log` is the job's log, which several processes add to; `worker` is the module each of them runs.
 
     Raises:
-        UserError: a process stopped on an error, which stands in the log above it.
+        UserError: N images cannot be shared evenly, or there are fewer GPUs than processes; or a process stopped on an
+            error, which stands in the log above it.
         SystemExit: the run was interrupted; the status is the signal's.
     """
     if processes == 1:
         finetune(spec, paths, threads)
         return
     Group(0, processes).share(spec["images_per_step"])  # refuse before starting anything
+    seen = torch.cuda.device_count()
+    if 0 < seen < processes:
+        raise UserError(
+            f"gpu: the job asks for {processes} GPUs, but this machine shows it {seen} "
+            "(CUDA_VISIBLE_DEVICES); set gpu of rule finetune in set-resources to what there is"
+        )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.json"
         share = max(1, threads // processes)

@@ -23,6 +23,7 @@ from distalign.alignment.plan import Iteration
 from distalign.alignment.reading import FaceReader, class_probabilities
 from distalign.alignment.targets import alignment_targets, mean_slopes
 from distalign.config.attributes import ATTRIBUTES
+from distalign.diffusion.batch_sizes import given
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.sampler import decode
 from distalign.faces.bank import FaceBank
@@ -96,13 +97,16 @@ class Objective:
         self.seed = spec["seed"]
         self.fixed = spec.get("targets") == "fixed"
         self.mean = spec.get("targets") == "batch_mean"
-        self.micro_batch = spec["micro_batch"]
+        self.micro_batch = given(spec["micro_batch"])
         self.pipeline, self.reader, self.bank, self.group = pipeline, reader, bank, group
 
-    def pull(self, z0: Tensor, originals: OriginalBatch, iteration: Iteration, k: int, keep_graph: bool) -> Pull:
+    def pull(
+        self, z0: Tensor, originals: OriginalBatch, iteration: Iteration, k: int, keep_graph: bool, scale: float = 1.0
+    ) -> Pull:
         """Look at the images of latents (B, C, h, w), decide what pulls them, and differentiate the losses.
 
         With `keep_graph` images are decoded once, all together in memory; else twice, the second time in micro-batches.
+        `scale` multiplies the cotangent, not the losses (`half.py`).
         """
         leaves = self._leaves(z0)
         decoded: list[Tensor] = []
@@ -111,34 +115,34 @@ class Objective:
             images = torch.cat([image.detach() for image in decoded])
         else:
             with torch.no_grad():
-                images = decode(self.pipeline, z0, self.micro_batch["sample"])
+                images = decode(self.pipeline, z0, self.micro_batch["decode"])
         guide, read = self._guide(images, originals, iteration, k)
-        cotangent, sums = self._differentiate(leaves, decoded, guide, originals)
+        cotangent, sums = self._differentiate(leaves, decoded, guide, originals, scale)
         self.group.sum([sums])
         named = dict(zip(LOSSES, sums.tolist(), strict=True))
         if "preserve" not in self.loss:
             del named["loss/preserve"]
         return Pull(cotangent, named, read, guide)
 
-    def pull_again(self, z0: Tensor, guide: Guide, originals: OriginalBatch) -> Tensor:
+    def pull_again(self, z0: Tensor, guide: Guide, originals: OriginalBatch, scale: float = 1.0) -> Tensor:
         """dL/dz0 (B, C, h, w) at other latents of the same images, which show nearly what the guide was decided on."""
-        cotangent, _ = self._differentiate(self._leaves(z0), [], guide, originals)
+        cotangent, _ = self._differentiate(self._leaves(z0), [], guide, originals, scale)
         return cotangent
 
     def _leaves(self, z0: Tensor) -> list[Tensor]:
         """Micro-batches of latents, each to collect its gradient."""
-        return [part.clone().requires_grad_() for part in z0.detach().split(self.micro_batch["gradient"])]
+        return [part.clone().requires_grad_() for part in z0.detach().split(self.micro_batch["loss"])]
 
     def _differentiate(
-        self, leaves: list[Tensor], decoded: list[Tensor], guide: Guide, originals: OriginalBatch
+        self, leaves: list[Tensor], decoded: list[Tensor], guide: Guide, originals: OriginalBatch, scale: float
     ) -> tuple[Tensor, Tensor]:
-        """(dL/dz0, sums of LOSSES) over micro-batches, whose images are `decoded`, with graphs, or not yet."""
+        """(scale dL/dz0, sums of LOSSES) over micro-batches, whose images are `decoded`, with graphs, or not yet."""
         sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=leaves[0].device)
         for i, leaf in enumerate(leaves):
-            rows = slice(i * self.micro_batch["gradient"], i * self.micro_batch["gradient"] + len(leaf))
+            rows = slice(i * self.micro_batch["loss"], i * self.micro_batch["loss"] + len(leaf))
             image = decoded.pop(0) if decoded else decode(self.pipeline, leaf, len(leaf))
             losses = self._losses(image, guide, originals, rows)
-            torch.stack(losses).sum().backward()
+            (scale * torch.stack(losses).sum()).backward()
             sums += torch.stack(losses).detach().double()
         return torch.cat([leaf.grad for leaf in leaves if leaf.grad is not None]), sums
 

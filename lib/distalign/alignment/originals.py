@@ -19,6 +19,7 @@ from distalign.alignment.plan import Iteration, TrainingPlan
 from distalign.alignment.reading import FaceReader, WorldPaths, class_probabilities, load_reader
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import Pipeline, load_generator
+from distalign.diffusion.probing import batch_sizes
 from distalign.diffusion.sampler import decode, sample
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
@@ -70,7 +71,8 @@ def write_originals(
     provenance: Mapping[str, Any],
 ) -> None:
     """`compute_originals` with everything loaded."""
-    micro_batch = spec["micro_batch"]["sample"]
+    sizes = batch_sizes(spec["micro_batch"], pipeline, ("sample", "decode"))
+    micro_batch = sizes["sample"]
     schema = ORIGINALS(reader.classifier.attributes)
     started = time.monotonic()
     with ParquetWriter(output, schema, provenance) as writer:
@@ -81,7 +83,7 @@ def write_originals(
             index = torch.tensor(iteration.prompt_index)
             guidance = spec["guidance"]
             rollout = sample(pipeline, noise, conditioning, index, iteration.steps, guidance, micro_batch)
-            images = decode(pipeline, rollout.z0, micro_batch)
+            images = decode(pipeline, rollout.z0, sizes["decode"])
             writer.write(_rows(iteration, _look(reader, images, micro_batch)))
             log.info("originals %d/%d, %.1f s", k + 1, plan.period, time.monotonic() - started)
 

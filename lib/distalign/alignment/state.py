@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
+from distalign.alignment.half import LossScale
 from distalign.config.fingerprint import fingerprint
 from distalign.diffusion.adapters import Adapter, MovingAverage
 from distalign.store.checkpoint import load_checkpoint, save_checkpoint
@@ -69,6 +70,7 @@ class TrainState:
     iteration: int = 0  # the next one
     skipped: int = 0  # updates left out in a row because a gradient was not finite
     log: TrainLog = field(default_factory=TrainLog)
+    scale: LossScale = field(default_factory=LossScale)
 
     def save(self, directory: Path, spec: Mapping[str, Any]) -> None:
         """Write a checkpoint of the run `spec` describes."""
@@ -87,6 +89,7 @@ class TrainState:
             "skipped": self.skipped,
             "average_updates": self.average.updates,
             "log_keys": keys,
+            **self.scale.stored(),
         }
         save_checkpoint(directory, tensors, meta)
 
@@ -115,5 +118,6 @@ class TrainState:
         self.average.updates = meta["average_updates"]
         self.iteration = meta["iteration"]
         self.skipped = meta["skipped"]
+        self.scale.restore(meta)
         self.log = TrainLog.unpack(tensors["log"], meta["log_keys"])
         return True

@@ -18,6 +18,7 @@ from torch.optim import AdamW
 
 from distalign.alignment.distributed import Group
 from distalign.alignment.gradient import GradientSettings, accumulate_gradients, accumulate_renoised, choose_steps
+from distalign.alignment.half import LossScale
 from distalign.alignment.memory import graphs_fit, retain_freed_memory
 from distalign.alignment.objective import Objective
 from distalign.alignment.originals import Originals
@@ -27,8 +28,10 @@ from distalign.alignment.state import TrainState
 from distalign.alignment.validation import Validation, attribute_scores
 from distalign.classifiers.models import Classifier, load_classifier
 from distalign.diffusion.adapters import MovingAverage, attach_adapter, save_adapter
+from distalign.diffusion.batch_sizes import KINDS
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_generator
+from distalign.diffusion.probing import batch_sizes, seen_by
 from distalign.diffusion.sampler import sample
 from distalign.diffusion.schedule import build_schedule
 from distalign.diffusion.text import encode_prompts
@@ -152,13 +155,16 @@ class Trainer:
         self.part = group.share(self.plan.images)
         self.gradient = GradientSettings.from_spec(spec["gradient"], self._keep_graph())
         self.originals = Originals(paths.originals, self.plan, judges.reader.classifier.attributes)
-        self.objective = Objective(spec, self.pipeline, judges.reader, judges.bank, group)
+        self.sizes = batch_sizes(spec["micro_batch"], self.pipeline, KINDS, seen_by(judges.reader.encoders))
+        sized = {**spec, "micro_batch": self.sizes}
+        self.objective = Objective(sized, self.pipeline, judges.reader, judges.bank, group)
         self.validation = None
         if "validate_every" in spec:
             validation = load_split(paths.prompts, "validation")
-            self.validation = Validation(spec, self.pipeline, judges.reader, judges.evaluation, validation, group)
+            self.validation = Validation(sized, self.pipeline, judges.reader, judges.evaluation, validation, group)
         optimizer = AdamW(adapter.parameters.values(), spec["learning_rate"], weight_decay=spec["weight_decay"])
-        self.state = TrainState(adapter, MovingAverage(adapter.parameters, spec["ema_decay"]), optimizer)
+        average, scale = MovingAverage(adapter.parameters, spec["ema_decay"]), LossScale.of(spec["plan"]["precision"])
+        self.state = TrainState(adapter, average, optimizer, scale=scale)
         if self.state.load(paths.run / "state", spec):
             log.info("resuming at iteration %d of %d", self.state.iteration, spec["iterations"])
 
@@ -199,11 +205,14 @@ class Trainer:
         gradients = [p.grad for p in state.adapter.parameters.values() if p.grad is not None]
         self.group.sum(gradients)
         for gradient in gradients:
-            gradient /= self.plan.images
+            gradient /= self.plan.images * state.scale.factor
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
-        if self.group.any(not np.isfinite(norm)):
+        finite = not self.group.any(not np.isfinite(norm))
+        state.scale.update(finite)
+        if not finite:
             state.skipped += 1
-            log.warning("iteration %d: gradient is not finite; no update", k + 1)
+            scaled = f"; loss scale lowered to {state.scale.factor:g}" if state.scale.dynamic else ""
+            log.warning("iteration %d: gradient is not finite; no update%s", k + 1, scaled)
             if state.skipped > SKIPS_ALLOWED:
                 raise UserError(
                     f"{state.skipped} gradients in a row were not finite; lower learning_rate or take other "
@@ -221,7 +230,8 @@ class Trainer:
         return {**metrics, "gradient_norm": norm, "seconds": time.monotonic() - started}
 
     def _accumulate(self, iteration: Iteration, k: int) -> dict[str, float]:
-        """Add the gradient of the summed loss to the adapter's `.grad`."""
+        """Add the gradient of the summed and scaled loss to the adapter's `.grad`."""
+        scale = self.state.scale.factor
         spec, pipeline, device = self.spec, self.pipeline, self.group.device
         conditioning = encode_prompts(pipeline, [prompt.text for prompt in iteration.prompts], self.padding)
         leaf = conditioning.leaf()
@@ -232,15 +242,15 @@ class Trainer:
         schedule = build_schedule(pipeline.scheduler_config, iteration.steps)
         choice = choose_steps(self.gradient, schedule, generator)
         keep = self.gradient.keep_graph
-        micro_batch = spec["micro_batch"]["gradient" if keep else "sample"]
+        micro_batch = self.sizes["gradient" if keep else "sample"]
         rollout = sample(
             pipeline, noise, leaf, index, iteration.steps, spec["guidance"], micro_batch,
             keep=not keep, graph_steps=choice.steps if keep else (),
             through_latents=self.gradient.weights == "exact",
         )  # fmt: skip
         originals = self.originals.batch(iteration, self.part, device)
-        pull = self.objective.pull(rollout.z0, originals, iteration, k, keep)
-        share, size = 1 / (1 + self.gradient.renoise), spec["micro_batch"]["gradient"]
+        pull = self.objective.pull(rollout.z0, originals, iteration, k, keep, scale)
+        share, size = 1 / (1 + self.gradient.renoise), self.sizes["gradient"]
         accumulate_gradients(
             pipeline, rollout, share * pull.cotangent, leaf, index, spec["guidance"], self.gradient, choice, size
         )
@@ -249,7 +259,7 @@ class Trainer:
                 pipeline.latent_shape, [stable_seed(spec["seed"], "renoise", k, j, seed) for seed in seeds]
             )
             accumulate_renoised(
-                pipeline, rollout, again, lambda z: share * self.objective.pull_again(z, pull.guide, originals),
+                pipeline, rollout, again, lambda z: share * self.objective.pull_again(z, pull.guide, originals, scale),
                 leaf, index, spec["guidance"], self.gradient, size,
             )  # fmt: skip
         conditioning.backward(leaf)

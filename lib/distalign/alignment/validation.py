@@ -15,6 +15,7 @@ from distalign.alignment.distributed import Group
 from distalign.alignment.reading import FaceReader, class_probabilities
 from distalign.classifiers.models import Classifier
 from distalign.config.attributes import ATTRIBUTES
+from distalign.diffusion.batch_sizes import given
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.sampler import generate
 from distalign.prompts import Prompt
@@ -47,7 +48,8 @@ class Validation:
         """Mean bias over prompts of each attribute and classifier, the share of faces found, distances to targets."""
         parts: list[dict[str, np.ndarray]] = []
         mine = range(self.group.rank, len(self.texts), self.group.size) or range(1)
-        micro_batch = self.spec["micro_batch"]["sample"]
+        sizes = given(self.spec["micro_batch"])
+        micro_batch = sizes["sample"]
         for start in range(0, len(mine), micro_batch):
             rows = mine[start : start + micro_batch]
             images = generate(
@@ -58,6 +60,7 @@ class Validation:
                 self.spec["guidance"],
                 micro_batch,
                 self.spec["plan"]["text_padding"],
+                sizes["decode"],
             )
             parts.append({"row": np.array(rows), **self._read(images)})
         columns = {name: self.group.gather(np.concatenate([part[name] for part in parts])) for name in parts[0]}

@@ -13,6 +13,7 @@ from distalign.config.methods import METHODS, UNCHANGED, is_finetuned
 from distalign.config.metrics import attributes_of, metric_names, split_column
 from distalign.config.models import Config, EvaluationSettings, Preset, RunSettings
 from distalign.config.problems import ABSENT, Path, Problems, nearest
+from distalign.config.processes import uneven
 from distalign.config.specs import run_meaning
 from distalign.secrets import find_secret
 
@@ -37,6 +38,7 @@ def check_run(run: Run, preset: Preset, prompts: Prompts, problems: Problems) ->
     elif settings.method != UNCHANGED:
         own = _training if is_finetuned(settings.method) else _settings
         found = [*_aligned(settings), *own(settings), *_prompt_sets(settings, prompts), *_classifier(settings, preset)]
+        found += _processes(settings, preset)
         for path, message in found:
             problems.add(*run.place(path), f"{message}{run.inherited(path)}", _value(settings, path))
         if unknown := [name for name in settings.prompt_sets if name not in preset.prompts]:
@@ -58,6 +60,11 @@ def _prompt_sets(settings: RunSettings, prompts: Prompts) -> Iterator[Finding]:
         count = sum(count_concepts(splits["train"]["concepts"]) for splits in known)
         if settings.prompts_per_step > count:
             yield ("prompts_per_step",), f"more than the {count} prompts to finetune on"
+
+
+def _processes(settings: RunSettings, preset: Preset) -> Iterator[Finding]:
+    if is_finetuned(settings.method) and (problem := uneven(settings.images_per_step, max(1, preset.job.gpu))):
+        yield ("images_per_step",), problem
 
 
 def _aligned(settings: RunSettings) -> Iterator[Finding]:

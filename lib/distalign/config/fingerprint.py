@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # How fast, not what: these keys may change between two attempts at the same artefact.
-EXECUTION_KEYS = frozenset({"micro_batch", "keep_graph", "checkpoint_every"})
+EXECUTION_KEYS = frozenset({"micro_batch", "keep_graph", "checkpoint_every", "compile"})
 
 
 def fingerprint(specification: Any) -> str:

@@ -62,6 +62,7 @@ class World:
             "text_padding": preset.text_padding,
             "precision": preset.precision,
             "autocast": preset.autocast,
+            "compile": preset.compile or None,
         }
 
     @once

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from distalign.diffusion.half import HALF, follow_inputs
 from distalign.diffusion.pipeline import Pipeline
 from distalign.errors import UserError
 from distalign.store.files import atomic_directory
@@ -68,6 +69,7 @@ def attach_adapter(pipeline: Pipeline, train: Sequence[str], rank: int, prefix_t
         add_lora(pipeline.text_encoder, LORA_LAYERS["text_encoder"], rank, generator)
     if "unet" in train:
         add_lora(pipeline.unet, LORA_LAYERS["unet"], rank, generator)
+        _in_half(pipeline)
     if "prompt_prefix" in train:
         table = pipeline.text_encoder.embeddings.token_embedding
         words = torch.randint(table.num_embeddings, (prefix_tokens,), generator=generator)
@@ -144,6 +146,7 @@ def load_adapter(pipeline: Pipeline, directory: Path) -> None:
         state, alphas = _LOADER.lora_state_dict(directory, weight_name=LORA_FILE)
         if any(name.startswith("unet.") for name in state):
             _LOADER.load_lora_into_unet(state, alphas, pipeline.unet)
+            _in_half(pipeline)
         if any(name.startswith("text_encoder.") for name in state):
             _LOADER.load_lora_into_text_encoder(state, alphas, pipeline.text_encoder, prefix="text_encoder")
     if prefix.exists():
@@ -151,6 +154,11 @@ def load_adapter(pipeline: Pipeline, directory: Path) -> None:
         add_prefix(pipeline, vectors.to(pipeline.device))
     for module in pipeline.modules:
         module.requires_grad_(False).eval()
+
+
+def _in_half(pipeline: Pipeline) -> None:
+    if pipeline.dtype in HALF:
+        follow_inputs(pipeline.unet)
 
 
 class MovingAverage:

@@ -2,18 +2,22 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from distalign.diffusion.batch_sizes import AUTO
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.pipeline import Pipeline
+from distalign.diffusion.probing import batch_sizes
 from distalign.prompts import Prompt, load_prompts
-from distalign.store.parquet import IMAGES, ParquetWriter, image_cells
+from distalign.store.parquet import IMAGES, ParquetWriter, encode_png, png_cells
 from distalign.store.provenance import collect
 from distalign.store.seeds import stable_seed
 
@@ -70,11 +74,15 @@ def images_writer(spec: Mapping[str, Any], prompts: Path, inputs: Mapping[str, P
     return ParquetWriter(output, IMAGES, collect("generate", spec, inputs, {"noise": spec["seed"]}))
 
 
-def micro_batches(spec: Mapping[str, Any], prompts: Path) -> list[list[tuple[Prompt, int]]]:
-    """All (prompt, index) of an evaluation in order, as they are sampled together."""
+def pieces(spec: Mapping[str, Any], prompts: Path) -> list[list[tuple[Prompt, int]]]:
+    """All (prompt, index) of an evaluation in order, in pieces that one process makes.
+
+    They are the micro-batches, where the preset says how large these are; else single images.
+    """
     shown = load_prompts(prompts).split(spec["split"], spec.get("at_most"))
     wanted = [(prompt, index) for prompt in shown for index in range(spec["images_per_prompt"])]
     size = spec["micro_batch"]["sample"]
+    size = 1 if size == AUTO else size
     return [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
 
@@ -83,38 +91,45 @@ def make_images(
     prompts: Path,
     pipeline: Pipeline,
     intervention: Intervention,
-    write: Callable[[dict[str, Any]], None],
+    write: Callable[[Mapping[str, Any]], None],
     part: int = 0,
     parts: int = 1,
 ) -> Effort:
     """Generate one of several equal parts of an evaluation's images, and hand their rows to `write` in order.
 
-    A part is whole micro-batches: what is computed together does not depend on the number of parts.
+    A part is whole micro-batches: what is computed together does not depend on the number of parts. With sizes that
+    are found by trying it may, by a few images at the ends of parts.
     """
     seed, steps, guidance = spec["seed"], spec["sampler_steps"], spec["guidance"]
-    batches = micro_batches(spec, prompts)
-    batches = batches[part * len(batches) // parts : (part + 1) * len(batches) // parts]
-    made, count, started = 0, sum(map(len, batches)), time.monotonic()
-    with _counting(pipeline) as evaluations:
-        for batch in batches:
+    all_pieces = pieces(spec, prompts)
+    own_pieces = all_pieces[part * len(all_pieces) // parts : (part + 1) * len(all_pieces) // parts]
+    wanted = [image for piece in own_pieces for image in piece]
+    sizes = batch_sizes(spec["micro_batch"], pipeline, ("sample", "decode"))
+    started, before = time.monotonic(), pipeline.evaluated
+    with PngColumn() as column:
+
+        def pass_on(ready: Mapping[str, Any] | None, done: int) -> None:
+            if ready is not None:
+                write(ready)
+                log.info("images %d/%d, %.1f s", done, len(wanted), time.monotonic() - started)
+
+        for start in range(0, len(wanted), sizes["sample"]):
+            batch = wanted[start : start + sizes["sample"]]
             seeds = [stable_seed(seed, "evaluation", prompt.id, index) for prompt, index in batch]
             own = [prompt for prompt, _ in batch]
             together = Batch(own, [index for _, index in batch], spec["images_per_prompt"], seed)
-            images = render(pipeline, intervention, together, seeds, steps, guidance, spec["text_padding"])
-            names = [f"{prompt.id}-{index:04d}" for prompt, index in batch]
-            write(
-                {
-                    "image_id": names,
-                    "prompt_id": [prompt.id for prompt in own],
-                    "prompt": [prompt.text for prompt in own],
-                    "index": [index for _, index in batch],
-                    "noise_seed": seeds,
-                    "image": image_cells(_pixels(images), [f"{name}.png" for name in names]),
-                }
-            )
-            made += len(batch)
-            log.info("images %d/%d, %.1f s", made, count, time.monotonic() - started)
-    return Effort(count, sum(evaluations), time.monotonic() - started)
+            how = (steps, guidance, spec["text_padding"], sizes["decode"])
+            images = render(pipeline, intervention, together, seeds, *how)
+            columns = {
+                "image_id": [f"{prompt.id}-{index:04d}" for prompt, index in batch],
+                "prompt_id": [prompt.id for prompt in own],
+                "prompt": [prompt.text for prompt in own],
+                "index": [index for _, index in batch],
+                "noise_seed": seeds,
+            }
+            pass_on(column.put(columns, images), start)
+        pass_on(column.rest(), len(wanted))
+    return Effort(len(wanted), pipeline.evaluated - before, time.monotonic() - started)
 
 
 def total_cost(spec: Mapping[str, Any], efforts: Sequence[Effort]) -> Cost:
@@ -125,18 +140,58 @@ def total_cost(spec: Mapping[str, Any], efforts: Sequence[Effort]) -> Cost:
     return Cost(images, sum(effort.evaluations for effort in efforts) / plain, seconds / images)
 
 
-@contextmanager
-def _counting(pipeline: Pipeline) -> Iterator[list[int]]:
-    """The number of images in each call of the U-Net."""
-    calls: list[int] = []
-    hook = pipeline.unet.register_forward_pre_hook(lambda module, arguments: calls.append(len(arguments[0])))
-    try:
-        yield calls
-    finally:
-        hook.remove()
+class PngColumn:
+    """Images on their way to a file: a batch is copied and encoded by threads while the next one is sampled.
+
+    So a GPU waits neither for the copy nor for PNG. At most one batch waits, and batches come out in their order.
+    """
+
+    def __enter__(self) -> "PngColumn":
+        self._threads = ThreadPoolExecutor(torch.get_num_threads())
+        self._waiting: tuple[Mapping[str, Any], list[Future[bytes]]] | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the threads; images that were not asked for any more are dropped."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def put(self, columns: Mapping[str, Any], images: Tensor) -> dict[str, Any] | None:
+        """Begin with images (B, 3, H, W) in [-1, 1] of rows with an `image_id`; returns the batch before, complete."""
+        before, copy = self.rest(), HostCopy(_pixels(images))
+        png = [self._threads.submit(lambda i: encode_png(copy.array()[i]), i) for i in range(len(images))]
+        self._waiting = columns, png
+        return before
+
+    def rest(self) -> dict[str, Any] | None:
+        """The batch that is still waiting, complete; None if there is none."""
+        if self._waiting is None:
+            return None
+        columns, png = self._waiting
+        self._waiting = None
+        names = [f"{name}.png" for name in columns["image_id"]]
+        return {**columns, "image": png_cells([future.result() for future in png], names)}
 
 
-def _pixels(images: torch.Tensor) -> list[Any]:
-    """Images (B, 3, H, W) in [-1, 1] as uint8 (H, W, 3) arrays."""
-    pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).byte()
-    return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+class HostCopy:
+    """A copy of a tensor in the CPU's memory, which may still be on its way from a GPU."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if values.device.type != "cuda":
+            self._host = values
+            return
+        self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        self._host.copy_(values, non_blocking=True)
+        self._event = torch.cuda.Event()
+        self._event.record()
+
+    def array(self) -> np.ndarray:
+        """The values; waits until they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.numpy()
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1] as uint8 (B, H, W, 3)."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()

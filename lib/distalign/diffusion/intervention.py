@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distalign.diffusion.attention import PromptKeys, prompt_keys
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.sampler import decode, evaluate_unet, sample
@@ -47,6 +48,7 @@ class Sampling:
         prompt_index: (B,), each image's row in `conditioning`.
         branch_index: (n,), the rows of the branches.
         memory: what a method keeps from step to step.
+        keys: of cross-attention for the conditioning's rows; None where they are not kept.
     """
 
     pipeline: Pipeline
@@ -57,6 +59,7 @@ class Sampling:
     steps: int
     guidance: float
     memory: dict[str, Any] = field(default_factory=dict)
+    keys: PromptKeys | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,11 @@ class Step:
         for part in rows.split(2):
             states, mask = _states(sampling.conditioning, part, sampling.prompt_index)
             latents = self.latents.repeat(len(part), 1, 1, 1)
-            outputs.append(evaluate_unet(sampling.pipeline, latents, self.timestep, states, mask))
+            kept = None
+            if (keys := sampling.keys) is not None:
+                empty = keys.empty(sampling.prompt_index).expand_as(part)
+                kept = keys.take(torch.where(part == EMPTY, empty, keys.own(part)).flatten())
+            outputs.append(evaluate_unet(sampling.pipeline, latents, self.timestep, states, mask, kept))
         return torch.cat(outputs).unflatten(0, rows.shape)
 
     @property
@@ -145,8 +152,12 @@ def render(
     steps: int,
     guidance: float,
     padding: Padding,
+    decode_batch: int | None = None,
 ) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of a batch, image b from the noise of `seeds[b]`, all sampled together."""
+    """Images (B, 3, H, W) in [-1, 1] of a batch, image b from the noise of `seeds[b]`, all sampled together.
+
+    `decode_batch` images are decoded together; unset: all.
+    """
     if not intervention.acts(batch):
         intervention = Intervention()
     prompts = intervention.prompts(batch)
@@ -164,11 +175,12 @@ def render(
     )
     noise = intervention.latents(sampling, initial_noise(pipeline.latent_shape, seeds).to(device))
     score: Callable[[int, Tensor, Tensor], Tensor] = lambda i, z, t: intervention.score(Step(sampling, i, t, z))  # noqa: E731
-    with intervention.activations(sampling):
+    with intervention.activations(sampling):  # which may change weights
+        sampling.keys = prompt_keys(pipeline, sampling.conditioning)
         rollout = sample(
             pipeline, noise, sampling.conditioning, sampling.prompt_index, steps, guidance, len(noise), score=score
         )
-    return decode(pipeline, rollout.z0, len(noise))
+    return decode(pipeline, rollout.z0, decode_batch or len(noise))
 
 
 def _states(conditioning: TextConditioning, rows: Tensor, prompt_index: Tensor) -> tuple[Tensor, Tensor | None]:

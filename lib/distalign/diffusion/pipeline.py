@@ -13,6 +13,8 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from distalign.diffusion.attention import keep_keys
+from distalign.diffusion.half import text_precision
 from distalign.errors import UserError
 from distalign.store.files import read_json
 from distalign.store.layouts import check_pipeline
@@ -27,6 +29,10 @@ class Pipeline:
         scheduler_config: the scheduler's own JSON configuration (noise table, prediction type).
         prefix_ids: token ids of the learned prompt prefix, put before every prompt; empty without one.
         autocast: whether U-Net and decoder run under bfloat16 autocast.
+        root: the directory it was loaded from.
+        evaluated: rows the U-Net has evaluated so far.
+        compiled: the U-Net, compiled, for what is not differentiated; None: not asked for.
+        keeps_keys: whether keys and values of cross-attention are computed once per prompt (`attention.py`).
     """
 
     unet: Any  # UNet2DConditionModel; diffusers imports lazily, which hides its classes from type checkers
@@ -36,6 +42,10 @@ class Pipeline:
     scheduler_config: dict[str, Any]
     prefix_ids: list[int] = field(default_factory=list)
     autocast: bool = False
+    root: Path | None = None
+    keeps_keys: bool = False
+    evaluated: int = 0
+    compiled: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -45,9 +55,14 @@ class Pipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the frozen weights; latents and adapters stay float32."""
+        """Of the frozen weights; latents, adapters and the text encoder stay float32."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
+
+    @property
+    def computes_in(self) -> torch.dtype:
+        """What U-Net and decoder compute in."""
+        return torch.bfloat16 if self.autocast else self.dtype
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -71,15 +86,32 @@ class Pipeline:
         """All networks."""
         return self.unet, self.vae, self.text_encoder
 
+    def network(self) -> Any:
+        """The U-Net to call now: compiled, unless there is a graph to be made or a method's hook to be heard."""
+        if self.compiled is None or torch.is_grad_enabled() or _has_hooks(self.unet):
+            return self.unet
+        return self.compiled
+
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """The region in which U-Net and decoder run."""
+        """The region in which U-Net and decoder run.
+
+        Only float32 weights are run under autocast: those in half precision compute in it as they are, which also
+        keeps norms and softmax from going to float32 and back.
+        """
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast)
 
 
 def load_generator(path: Path | str, spec: Mapping[str, Any], device: torch.device) -> Pipeline:
     """The pipeline of a plan's or an evaluation's spec, in the precision it says."""
     autocast = spec.get("autocast") == "bfloat16" and has_bfloat16(device)
-    return load_pipeline(path, device, getattr(torch, spec["precision"]), autocast)
+    pipeline = load_pipeline(path, device, getattr(torch, spec["precision"]), autocast)
+    if spec.get("compile"):
+        pipeline.compiled = torch.compile(pipeline.unet)  # at the first call, with whatever adapters there are then
+    return pipeline
+
+
+def _has_hooks(network: nn.Module) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -93,6 +125,8 @@ def load_pipeline(
     path: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, autocast: bool = False
 ) -> Pipeline:
     """Load a diffusers Stable Diffusion directory for inference and for gradients with respect to adapters.
+
+    `dtype` is that of U-Net and autoencoder; see `text_precision` for the text encoder.
 
     Raises:
         UserError: the directory or one of its parts is missing or cut off, or it is a pipeline of another kind.
@@ -109,14 +143,19 @@ def load_pipeline(
     pipeline = Pipeline(
         unet=load_model(UNet2DConditionModel, root / "unet", torch_dtype=dtype),
         vae=load_model(AutoencoderKL, root / "vae", torch_dtype=dtype),
-        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype=dtype),
+        text_encoder=load_model(CLIPTextModel, root / "text_encoder", dtype=text_precision(dtype)),
         tokenizer=tokenizer,
         scheduler_config=read_json(root / "scheduler/scheduler_config.json"),
         autocast=autocast,
+        root=root,
     )
     _check_latents(pipeline, root)
     for module in pipeline.modules:
         module.requires_grad_(False).eval().to(device)
+    if pipeline.device.type == "cuda":
+        pipeline.unet.to(memory_format=torch.channels_last)
+        keep_keys(pipeline.unet)
+        pipeline.keeps_keys = True
     if autocast and pipeline.device.type == "cpu":
         # Torch's fused attention has no fast bfloat16 backward on a CPU, and its unfused one copies a lot.
         pipeline.unet.set_attn_processor(AttnProcessor())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from distalign.diffusion.attention import Kept, PromptKeys, prompt_keys
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.schedule import Schedule, build_schedule
@@ -32,39 +33,56 @@ class Rollout:
         z0: (B, C, h, w), ready to decode.
         latents: (S, B, C, h, w), the input of every step; None unless asked for.
         graphs: kept U-Net graphs in the order they were made, micro-batch by micro-batch, first step first.
+        keys: of cross-attention, which collect gradients of these graphs; None where they are not kept.
     """
 
     schedule: Schedule
     z0: Tensor
     latents: Tensor | None = None
     graphs: list[StepGraph] = field(default_factory=list)
+    keys: PromptKeys | None = None
 
 
 def predict_noise(
-    pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None, guidance: float
+    pipeline: Pipeline,
+    latents: Tensor,
+    timesteps: Tensor,
+    states: Tensor,
+    mask: Tensor | None,
+    guidance: float,
+    kept: Kept | None = None,
 ) -> Tensor:
     """Guided prediction (B, C, h, w) for latents (B, C, h, w), timesteps () or (B,), guidance batch (2B, L, D).
 
-    At guidance 1 the empty prompt has no effect and is not evaluated.
+    At guidance 1 the empty prompt has no effect and is not evaluated. With `kept`, the keys and values of the guidance
+    batch, `states` are not looked at.
     """
     if guidance == 1:
         half = len(latents)
-        return evaluate_unet(pipeline, latents, timesteps, states[half:], None if mask is None else mask[half:])
+        own = None if kept is None else kept | {"rows": kept["rows"][half:]}
+        return evaluate_unet(pipeline, latents, timesteps, states[half:], None if mask is None else mask[half:], own)
     doubled = timesteps if timesteps.ndim == 0 else timesteps.repeat(2)
-    empty, conditional = evaluate_unet(pipeline, latents.repeat(2, 1, 1, 1), doubled, states, mask).chunk(2)
+    empty, conditional = evaluate_unet(pipeline, latents.repeat(2, 1, 1, 1), doubled, states, mask, kept).chunk(2)
     return empty + guidance * (conditional - empty)
 
 
 def evaluate_unet(
-    pipeline: Pipeline, latents: Tensor, timesteps: Tensor, states: Tensor, mask: Tensor | None
+    pipeline: Pipeline,
+    latents: Tensor,
+    timesteps: Tensor,
+    states: Tensor,
+    mask: Tensor | None,
+    kept: Kept | None = None,
 ) -> Tensor:
     """The U-Net's output (n, C, h, w) for latents (n, C, h, w), timesteps () or (n,), states (n, L, D)."""
+    pipeline.evaluated += len(latents)
     with pipeline.precision():
-        output = pipeline.unet(
+        output = pipeline.network()(
             latents.to(pipeline.dtype),
             timesteps,
-            encoder_hidden_states=states,
+            encoder_hidden_states=states.to(pipeline.dtype),
             encoder_attention_mask=mask,
+            cross_attention_kwargs=None if kept is None else {"kept": kept},
             return_dict=False,
         )[0]
     return output.to(latents.dtype)
@@ -99,10 +117,14 @@ def sample(
     rollout = Rollout(schedule, torch.empty_like(noise))
     if keep:
         rollout.latents = noise.new_empty(schedule.steps, *noise.shape)
+    if score is None:
+        with torch.set_grad_enabled(bool(graph_steps)):
+            rollout.keys = prompt_keys(pipeline, conditioning)
     for start in range(0, len(noise), micro_batch):
         stop = min(start + micro_batch, len(noise))
         z, before = noise[start:stop], None
         states, mask = conditioning.batch(prompt_index[start:stop])
+        prompted = None if rollout.keys is None else rollout.keys.batch(prompt_index[start:stop])
         states = states.detach().requires_grad_(bool(graph_steps) and conditioning.embeddings.requires_grad)
         for i in range(schedule.steps):
             if rollout.latents is not None:
@@ -113,7 +135,7 @@ def sample(
                 if score is not None:
                     output = score(i, leaf, timesteps[i])
                 else:
-                    output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance)
+                    output = predict_noise(pipeline, leaf, timesteps[i], states, mask, guidance, prompted)
             if kept:
                 rollout.graphs.append(StepGraph(i, start, stop, leaf, states, output))
             z, before = advance(schedule, i, z, output.detach(), before)
@@ -147,12 +169,16 @@ def generate(
     guidance: float,
     micro_batch: int,
     padding: Padding = "longest",
+    decode_batch: int | None = None,
 ) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1]; image b shows `prompts[b]` from the noise of `seeds[b]`."""
+    """Images (B, 3, H, W) in [-1, 1]; image b shows `prompts[b]` from the noise of `seeds[b]`.
+
+    `micro_batch` images are sampled together and `decode_batch` decoded; unset: as many.
+    """
     texts = list(dict.fromkeys(prompts))
     conditioning = encode_prompts(pipeline, texts, padding)
     rows = {text: row for row, text in enumerate(texts)}
     prompt_index = torch.tensor([rows[prompt] for prompt in prompts])
     noise = initial_noise(pipeline.latent_shape, seeds)
     rollout = sample(pipeline, noise, conditioning, prompt_index, steps, guidance, micro_batch)
-    return decode(pipeline, rollout.z0, micro_batch)
+    return decode(pipeline, rollout.z0, decode_batch or micro_batch)

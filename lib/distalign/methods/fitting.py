@@ -18,6 +18,7 @@ from distalign.alignment.state import TrainLog
 from distalign.config.methods import METHODS
 from distalign.diffusion.intervention import Intervention
 from distalign.diffusion.pipeline import load_generator
+from distalign.diffusion.probing import batch_sizes
 from distalign.errors import UserError
 from distalign.methods.assignment import Target
 from distalign.methods.world import World
@@ -94,19 +95,21 @@ def make_world(spec: Mapping[str, Any], backbone: Path, device: torch.device, pa
 
     Without `paths` there are no prompts to fit on and nothing looks at images.
     """
-    settings = spec.get("settings", {})
+    settings, pipeline = spec.get("settings", {}), load_generator(backbone, spec, device)
+    sizes = batch_sizes(spec["micro_batch"], pipeline, ("sample", "gradient", "decode"))
     return World(
-        pipeline=load_generator(backbone, spec, device),
+        pipeline=pipeline,
         padding=spec["text_padding"],
         steps=spec["sampler_steps"],
         guidance=spec["guidance"],
-        micro_batch=spec["micro_batch"]["sample"],
+        micro_batch=sizes["sample"],
         seed=spec["seed"],
         images=spec.get("validation_images", 1),
         train=load_split(paths.prompts, settings.get("fit_on", "train")) if paths else (),
         validation=load_split(paths.prompts, "validation") if paths else (),
         load_reader=lambda: _reader(spec, paths, device),
-        gradient_batch=spec["micro_batch"].get("gradient", 1),
+        gradient_batch=sizes["gradient"],
+        decode_batch=sizes["decode"],
     )
 
 

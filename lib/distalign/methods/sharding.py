@@ -29,7 +29,7 @@ from distalign.diffusion.images import (
     generate_images,
     images_writer,
     make_images,
-    micro_batches,
+    pieces,
     total_cost,
 )
 from distalign.errors import UserError, exhausted
@@ -57,7 +57,7 @@ def generate(
     """Generate the images of `spec` (`Study.image_spec`) in this process or in several, as `generate_images` does.
 
     Args:
-        processes: How many; not more than there are micro-batches are started.
+        processes: How many; not more than there are pieces (`images.pieces`) are started.
         spec: What `Study.image_spec` says.
         prompts: The prompt set.
         inputs: As `load_run` takes them.
@@ -69,7 +69,7 @@ def generate(
         UserError: what a process stopped on, unreadable prompts, or a model or adapter that cannot be loaded.
         RuntimeError: a process stopped on a defect; its traceback.
     """
-    parts = min(processes, len(micro_batches(spec, prompts)))
+    parts = min(processes, len(pieces(spec, prompts)))
     if parts <= 1:
         return generate_images(spec, prompts, inputs, lambda: load_run(spec, prompts, inputs, device()), output)
     with _folder(output) as folder:
@@ -155,7 +155,7 @@ def make_part(folder: Path, part: int) -> None:
     )
     with pa.OSFile(str(folder / f"{part}.arrow"), "wb") as sink, pa.ipc.new_file(sink, IMAGES) as writer:
 
-        def write(rows: dict[str, Any]) -> None:
+        def write(rows: Mapping[str, Any]) -> None:
             writer.write_table(to_table(rows, IMAGES))
 
         effort = make_images(spec, prompts, pipeline, intervention, write, part, work["parts"])

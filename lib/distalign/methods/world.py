@@ -62,6 +62,7 @@ class World:
         validation: prompts that settings are searched on.
         images: per prompt, where images are measured.
         gradient_batch: images differentiated at once, for methods that do; changes no result.
+        decode_batch: images decoded at once; unset: as many as are sampled.
         load_reader: loads detector, classifier and encoders; methods that do not look at images never call it.
     """
 
@@ -76,6 +77,7 @@ class World:
     validation: Sequence[Prompt]
     load_reader: Callable[[], FaceReader]
     gradient_batch: int = 1
+    decode_batch: int | None = None
 
     @cached_property
     def reader(self) -> FaceReader:
@@ -92,7 +94,8 @@ class World:
             own = [prompts[row] for row, _ in part]
             batch = Batch(own, [i for _, i in part], self.images, self.seed)
             seeds = [stable_seed(self.seed, "method", prompts[row].id, i) for row, i in part]
-            images = render(self.pipeline, intervention, batch, seeds, self.steps, self.guidance, self.padding)
+            how = (self.steps, self.guidance, self.padding, self.decode_batch)
+            images = render(self.pipeline, intervention, batch, seeds, *how)
             with torch.no_grad():
                 faces = self.reader.detect(images)
                 read = class_probabilities(self.reader.classifier, images, faces)

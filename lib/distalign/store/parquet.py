@@ -33,8 +33,8 @@ from distalign.store.schemas import (
 __all__ = [
     "BIAS", "CLASSIFIED", "FACES", "FEATURES", "GRADIENT_STUDY", "IMAGES", "ORIGINALS", "PUBLISHED_FACES",
     "REFERENCE", "RESULTS", "TRAIN_LOG",
-    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "read_batches", "read_note",
-    "read_provenance", "read_schema", "read_table", "to_table", "write_table",
+    "ParquetWriter", "class_columns", "decode_image", "encode_png", "image_cells", "png_cells", "read_batches",
+    "read_note", "read_provenance", "read_schema", "read_table", "to_table", "write_table",
 ]  # fmt: skip
 
 PROVENANCE_KEY = b"distalign"
@@ -173,8 +173,12 @@ def read_note(path: Path, key: str) -> Any:
 
 def image_cells(images: Sequence[np.ndarray], paths: Sequence[str | None] | None = None) -> pa.Array:
     """Make an image column of uint8 (H, W, 3) RGB images, each stored as PNG bytes."""
-    names = [None] * len(images) if paths is None else paths
-    cells = [{"bytes": encode_png(image), "path": name} for image, name in zip(images, names, strict=True)]
+    return png_cells([encode_png(image) for image in images], [None] * len(images) if paths is None else paths)
+
+
+def png_cells(encoded: Sequence[bytes], paths: Sequence[str | None]) -> pa.Array:
+    """Make an image column of PNG bytes."""
+    cells = [{"bytes": data, "path": name} for data, name in zip(encoded, paths, strict=True)]
     return pa.array(cells, type=IMAGE)
 
 

@@ -40,10 +40,12 @@ def world(tiny_backbone: Path, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def cotangent(world: dict[str, Any], spec: dict[str, Any], keep_graph: bool = False) -> tuple[Tensor, dict[str, float]]:
+def cotangent(
+    world: dict[str, Any], spec: dict[str, Any], keep_graph: bool = False, scale: float = 1.0
+) -> tuple[Tensor, dict[str, float]]:
     judges = world["judges"]
     objective = Objective(spec, world["pipeline"], judges.reader, judges.bank, Group())
-    pull = objective.pull(world["z0"], world["originals"], world["iteration"], 0, keep_graph)
+    pull = objective.pull(world["z0"], world["originals"], world["iteration"], 0, keep_graph, scale)
     return pull.cotangent, pull.losses
 
 
@@ -217,3 +219,10 @@ def test_losses_of_weight_zero_are_not_computed(world: dict[str, Any]) -> None:
     value, losses = cotangent(world, tiny_spec(loss=loss))
     assert losses["loss/image"] == losses["loss/face"] == 0
     assert value.abs().sum() > 0
+
+
+def test_a_loss_scale_multiplies_the_cotangent_alone(world: dict[str, Any]) -> None:
+    reference, losses = cotangent(world, tiny_spec())
+    value, again = cotangent(world, tiny_spec(), scale=2.0**14)
+    assert torch.equal(value, 2.0**14 * reference)
+    assert losses == again

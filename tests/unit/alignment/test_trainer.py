@@ -17,6 +17,7 @@ from distalign.alignment.distributed import Group
 from distalign.alignment.launch import launch
 from distalign.alignment.memory import graph_bytes
 from distalign.alignment.trainer import FinetunePaths, Judges, finetune, learning_rate
+from distalign.config.processes import uneven
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.errors import UserError
 from distalign.store.files import atomic_write_json
@@ -260,11 +261,21 @@ def test_the_end_of_another_process_is_no_defect_of_this_one(monkeypatch: pytest
 
 
 def test_images_that_cannot_be_shared_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"images_per_step: 24 images .* 5 processes; take 20 or 25 images, or 4 proc"):
+    with pytest.raises(
+        UserError, match=r"images_per_step: 24 images .* 5 processes; take 20 or 25 images, or 4 or 6 proc"
+    ):
         Group(0, 5).share(24)
+    assert "(gpu of the preset's job, or of rule finetune in set-resources)" in str(uneven(24, 9))
+    assert [uneven(24, n) for n in (1, 2, 4, 8)] == [None] * 4
     with pytest.raises(UserError, match="take 3 images"):
         launch(3, {"images_per_step": 2}, None, 1)
     assert [Group(rank, 3).share(24) for rank in range(3)] == [slice(0, 8), slice(8, 16), slice(16, 24)]
+
+
+def test_more_processes_than_gpus_are_refused_before_any_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"gpu: the job asks for 4 GPUs, but this machine shows it 2 "):
+        launch(4, {"images_per_step": 24}, None, 1)
 
 
 def test_graph_memory_is_counted(tiny_backbone: Path) -> None:

@@ -292,3 +292,11 @@ def test_photographs_need_a_folder_and_a_size(own_root: Path, raw: dict[str, Any
     path.write_text(yaml.safe_dump(preset))
     missing = " and ".join(key for key in ("path", "size") if key not in given)
     assert listed(raw, own_root)["quality"] == f"source directory also needs {missing}"
+
+
+def test_images_that_the_preset_s_gpus_cannot_share(own_root: Path, raw: dict[str, Any]) -> None:
+    edit_yaml(own_root / "presets/sd15.yaml", job={"gpu": 5})
+    with pytest.raises(ConfigError, match=r"24 images cannot be divided evenly among 5 processes; take 20 or 25"):
+        load_study(raw | {"preset": "sd15"}, own_root)
+    edit_yaml(own_root / "presets/sd15.yaml", job={"gpu": 8})
+    load_study(raw | {"preset": "sd15"}, own_root)

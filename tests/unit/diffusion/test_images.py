@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from distalign.diffusion.images import Cost, generate_images
+from distalign.diffusion.images import Cost, PngColumn, generate_images
 from distalign.diffusion.reconstruction import reconstructor
 from distalign.methods.loading import load_run
-from distalign.store.parquet import IMAGES, decode_image, read_provenance, read_table
+from distalign.store.parquet import IMAGES, decode_image, encode_png, read_provenance, read_table
 
 SPEC: dict[str, Any] = {
     "seed": 3,
@@ -51,6 +51,23 @@ def test_images_depend_on_prompt_and_index_only(tiny_backbone: Path, prompts: Pa
         pixels = [decode_image(cell["bytes"]).astype(int) for cell in (one, two)]
         assert abs(pixels[0] - pixels[1]).max() <= 1
     assert read_provenance(tmp_path / "a.parquet")["seeds"] == {"noise": 3}
+
+
+def test_images_come_out_in_their_order_and_as_they_were_encoded() -> None:
+    batches = [torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(4)]
+    names = [[f"{i}-{j}" for j in range(3)] for i in range(4)]
+    with PngColumn() as column:
+        found = [column.put({"image_id": own}, images) for own, images in zip(names, batches, strict=True)]
+        found.append(column.rest())
+        assert column.rest() is None
+    assert found[0] is None
+    for ready, own, images in zip(found[1:], names, batches, strict=True):
+        pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+        expected = [
+            {"bytes": encode_png(image), "path": f"{name}.png"} for image, name in zip(pixels, own, strict=True)
+        ]
+        assert ready["image_id"] == own
+        assert ready["image"].to_pylist() == expected
 
 
 def test_other_seeds_give_other_noise(tiny_backbone: Path, prompts: Path, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_half_precision_files_by_one_key(saved: tuple[str, Path, Path], tmp_path
     assert loaded.dtype == torch.float32
     assert all(torch.equal(tensor, tensors[name].float()) for name, tensor in loaded.state_dict().items())
     as_it_is = load_pipeline(tmp_path / "half", dtype=torch.float16)
-    assert {module.dtype for module in as_it_is.modules} == {torch.float16}
+    assert [as_it_is.unet.dtype, as_it_is.vae.dtype] == [torch.float16] * 2
+    assert as_it_is.text_encoder.dtype == torch.float32
 
 
 def test_pipeline_of_a_hub_is_loaded_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,26 @@
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
+from distalign.config.fingerprint import fingerprint
+from distalign.diffusion import intervention
 from distalign.diffusion import pipeline as pipelines
+from distalign.diffusion.attention import keep_keys
+from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_generator, load_pipeline
 from distalign.diffusion.sampler import decode, generate, predict_noise, sample
 from distalign.diffusion.schedule import SOLVER, build_schedule
 from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
+from distalign.prompts import Prompt
 from helpers.tiny import PROMPTS
 
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -175,3 +184,66 @@ def test_autocast_where_the_preset_says_so_and_the_processor_can(
 def test_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model_index\.json is missing"):
         load_pipeline(tmp_path)
+
+
+WAITS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+
+
+@contextmanager
+def nothing_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What would make the CPU wait for a GPU is an error."""
+
+    def refuse(name: str) -> Callable[..., Any]:
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            raise AssertionError(f"Tensor.{name} waits for the device")
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in WAITS:
+            patch.setattr(torch.Tensor, name, refuse(name))
+        yield
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_sampling_loop_never_waits_for_the_device(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
+    pipeline = load_pipeline(tiny_backbone)
+    if keeps:
+        keep_keys(pipeline.unet)
+        pipeline.keeps_keys = True
+    conditioning = encode_prompts(pipeline, PROMPTS).leaf()
+    noise, index = initial_noise(pipeline.latent_shape, [1, 2, 3]), torch.tensor([0, 1, 1])
+    build_schedule(pipeline.scheduler_config, 3)  # on the CPU, once per number of steps
+    with nothing_waits(monkeypatch):
+        sample(pipeline, noise, conditioning, index, 3, 3.0, 2, keep=True)
+        sample(pipeline, noise, conditioning, index, 3, 3.0, 2, graph_steps=(0, 2))
+
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        with nothing_waits(monkeypatch):
+            return sample(*arguments, **options)
+
+    monkeypatch.setattr(intervention, "sample", guarded)
+    prompts = [Prompt(text, text, text, "test") for text in PROMPTS]
+    render(pipeline, Intervention(), Batch(prompts, [0, 0], 1, 0), [1, 2], 3, 3.0, "longest")
+
+
+def test_a_compiled_model_samples_but_is_neither_differentiated_nor_hooked(
+    tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    spec = {"precision": "float32", "compile": True}
+    pipeline, plain = load_generator(tiny_backbone, spec, torch.device("cpu")), load_pipeline(tiny_backbone)
+    for it in (pipeline, plain):
+        keep_keys(it.unet)
+        it.keeps_keys = True
+    assert torch.equal(*[generate(it, PROMPTS, [1, 2], 2, 3.0, 2) for it in (pipeline, plain)])
+    with torch.no_grad():
+        assert pipeline.network() is pipeline.compiled
+        handle = pipeline.unet.mid_block.register_forward_hook(lambda module, arguments, output: output)
+        assert pipeline.network() is pipeline.unet
+        handle.remove()
+        assert pipeline.network() is pipeline.compiled
+    assert pipeline.network() is pipeline.unet
+    assert fingerprint(spec) == fingerprint({"precision": "float32"})

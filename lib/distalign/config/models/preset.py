@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, NonNegativeInt, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, NonNegativeInt, model_validator
+from pydantic.json_schema import GetJsonSchemaHandler, JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema, core_schema
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.config.models.base import (
@@ -149,11 +150,35 @@ class Quality(Model):
         return self
 
 
-class MicroBatch(Model):
-    """Images in flight at once: bounds memory, changes no result beyond rounding."""
+Size = Annotated[Count | Literal["auto"], Field(union_mode="left_to_right")]
 
-    sample: Count = Field(description="In sampling and everything without gradient.")
-    gradient: Count = Field(description="In forward and backward passes.")
+
+class MicroBatch(Model):
+    """Images in flight at once: bounds memory, changes no result beyond rounding.
+
+    auto: as many as the GPU's memory holds, found by trying, remembered in batch_sizes.json below results/{preset}/; on
+    a CPU a few.
+    """
+
+    sample: Size = Field(description="In sampling and everything without gradient.")
+    gradient: Size = Field(description="In forward and backward passes of the U-Net.")
+    decode: Size | None = Field(None, description="In the decoder without gradient; unset: as sample.")
+    loss: Size | None = Field(None, description="In decoder and losses with gradient; unset: as gradient.")
+
+
+class _Sizes:
+    """Annotation for MicroBatch: `auto` is short for every size."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"const": "auto"}, handler(schema)]}
+
+    @staticmethod
+    def expand(value: Any) -> Any:
+        """`auto` in full; anything else as it is."""
+        return {"sample": "auto", "gradient": "auto"} if value == "auto" else value
 
 
 class Job(Model):
@@ -210,12 +235,17 @@ class Preset(Model):
         description="Prompts are padded to the longest of the batch, with a mask (released code), or to the maximum."
     )
     precision: Literal["float32", "float16", "bfloat16"] = Field(
-        description="Precision of frozen networks; adapters, latents and losses are float32."
+        description="Precision of frozen networks; text encoder, adapters, latents and losses are float32."
     )
     autocast: Literal["bfloat16"] | None = Field(
         None,
         description="Let U-Net and decoder compute in bfloat16, with float32 weights, where the processor has "
         "instructions for it; unset: in `precision`.",
+    )
+    compile: bool = Field(
+        False,
+        description="Let torch compile the U-Net for all that is sampled without gradient and without a method's "
+        "hooks. Takes a minute or two per job and per number of images at once; changes no result beyond rounding.",
     )
     prompts: dict[Name, Prompts] = Field(
         min_length=1, description="Prompt sets by name; `occupations` is the one used unless said otherwise."
@@ -236,7 +266,7 @@ class Preset(Model):
     quality: Quality | None = Field(
         None, description="Real pictures that image quality is measured against; unset: it is not measured."
     )
-    micro_batch: MicroBatch = Field(description="Images in flight at once.")
+    micro_batch: Annotated[MicroBatch, _Sizes()] = Field(description="Images in flight at once; auto: all sizes are.")
     job: Job = Field(default_factory=Job, description="CPU threads and GPUs of a job; changes no meaning.")
     defaults: RunDefaults = Field(description="Settings of every run that does not say otherwise.")
     by_attributes: dict[AttributeSet, RunDefaults] = Field(
