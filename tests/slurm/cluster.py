@@ -109,6 +109,19 @@ def _start(folder: Path, environment: dict[str, str]) -> None:
     raise RuntimeError(f"SLURM did not start\n{logs}")
 
 
+def reboot_node(folder: Path, environment: dict[str, str], project: Path) -> None:
+    """End slurmd and all that it started in a project, as a reboot would, and start it again."""
+    number = (folder / "slurmd.pid").read_text().strip()
+    subprocess.run(["kill", number], check=True)
+    listed = subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 1) for line in listed.splitlines()[1:]]
+    of_jobs = [pid for pid, command in rows if f"{project}/" in command]
+    subprocess.run(["kill", "-KILL", *of_jobs], check=False, capture_output=True)  # some end by themselves just now
+    while Path(f"/proc/{number}").exists():
+        time.sleep(0.1)
+    subprocess.run(["slurmd"], env=environment, check=True, capture_output=True)
+
+
 def restart_controller(folder: Path, environment: dict[str, str]) -> None:
     """End slurmctld as an update of its package would, and start it again."""
     pid = folder / "slurmctld.pid"

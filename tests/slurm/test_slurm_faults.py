@@ -25,7 +25,7 @@ from helpers.faults import (
     tables,
     wait_until,
 )
-from slurm.cluster import cluster, missing, restart_controller
+from slurm.cluster import cluster, missing, reboot_node, restart_controller
 
 pytestmark = [
     pytest.mark.slurm,
@@ -51,6 +51,10 @@ class Slurm(NamedTuple):
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
+
+    def node(self) -> str:
+        """The state of the one node; without what marks it as not answering just now."""
+        return self.ask("sinfo", "--noheader", "--format=%T").split()[0].rstrip("*")
 
     def finetuning(self, *states: str) -> list[str]:
         """The numbers of the finetuning jobs in these states."""
@@ -88,13 +92,6 @@ def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     project = copy_of(prepared, tmp_path_factory.mktemp("undisturbed") / "distalign")
     run(project, "tables", "--resources", "gpu=2", "--set-resources", "finetune:gpu=2")
     return project
-
-
-def steps() -> str:
-    """What SLURM runs on this node."""
-    return subprocess.run(
-        ["ps", "-wwC", "slurmstepd", "-o", "args="], capture_output=True, text=True, check=False
-    ).stdout
 
 
 def under_way(slurm: Slurm, project: Path, process: "subprocess.Popen[bytes]") -> str:
@@ -151,9 +148,8 @@ def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Pa
         number = under_way(slurm, project, process)
         slurm.ask("scontrol", "update", f"nodename={NODE}", "state=down", "reason=test")
         wait_until(lambda: not slurm.finetuning("RUNNING"), "the end of the job")
-        # With what is left of the job beside a new start of it, SLURM would set the node to drain.
-        wait_until(lambda: f"[{number}." not in steps(), "the end of its processes")
-        if "down" in slurm.ask("sinfo", "--noheader", "--format=%T"):  # it may have reported back by itself
+        reboot_node(slurm.folder, slurm.environment, project)
+        if slurm.node() == "down":  # it may be back in service by itself
             slurm.ask("scontrol", "update", f"nodename={NODE}", "state=resume")
         if slurm.finetuning("PENDING"):  # SLURM holds it back for two minutes
             slurm.ask("scontrol", "update", f"jobid={number}", "StartTime=now")

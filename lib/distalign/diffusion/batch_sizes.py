@@ -16,6 +16,7 @@ AUTO = "auto"
 KINDS = ("sample", "gradient", "decode", "loss")
 ON_CPU = {"sample": 8, "gradient": 4, "decode": 8, "loss": 4}  # there memory is not asked: graphs may be swapped
 LARGEST = {"sample": 64, "gradient": 48, "decode": 32, "loss": 32}  # larger ones are no faster
+MULTIPLE = 192  # of every size that can be found for sampling: 1, 2, 3, 4, 6, ..., 48, 64
 LOOKED_AT = 32  # images that detector, classifiers and encoders look at together on a GPU
 FILE = "batch_sizes.json"
 

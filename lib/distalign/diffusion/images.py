@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distalign.diffusion.batch_sizes import AUTO
+from distalign.diffusion.batch_sizes import AUTO, MULTIPLE
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.pipeline import Pipeline
 from distalign.diffusion.probing import batch_sizes
@@ -77,12 +77,13 @@ def images_writer(spec: Mapping[str, Any], prompts: Path, inputs: Mapping[str, P
 def pieces(spec: Mapping[str, Any], prompts: Path) -> list[list[tuple[Prompt, int]]]:
     """All (prompt, index) of an evaluation in order, in pieces that one process makes.
 
-    They are the micro-batches, where the preset says how large these are; else single images.
+    They are the micro-batches, where the preset says how large these are; where that is found by trying, as many images
+    as are whole micro-batches of any size. So what is computed together does not depend on how pieces are shared.
     """
     shown = load_prompts(prompts).split(spec["split"], spec.get("at_most"))
     wanted = [(prompt, index) for prompt in shown for index in range(spec["images_per_prompt"])]
     size = spec["micro_batch"]["sample"]
-    size = 1 if size == AUTO else size
+    size = MULTIPLE if size == AUTO else size
     return [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
 
@@ -97,8 +98,7 @@ def make_images(
 ) -> Effort:
     """Generate one of several equal parts of an evaluation's images, and hand their rows to `write` in order.
 
-    A part is whole micro-batches: what is computed together does not depend on the number of parts. With sizes that
-    are found by trying it may, by a few images at the ends of parts.
+    A part is whole pieces (`pieces`).
     """
     seed, steps, guidance = spec["seed"], spec["sampler_steps"], spec["guidance"]
     all_pieces = pieces(spec, prompts)

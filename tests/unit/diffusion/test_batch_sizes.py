@@ -1,5 +1,6 @@
 """Images in flight: as given, or found under a card's memory (simulated here) and remembered."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from distalign.diffusion.batch_sizes import (
     AUTO,
     FILE,
     KINDS,
+    LARGEST,
     LOOKED_AT,
+    MULTIPLE,
     ON_CPU,
     complete,
     given,
@@ -26,6 +29,7 @@ from distalign.diffusion.batch_sizes import (
     remember,
     remembered,
 )
+from distalign.diffusion.images import pieces
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.probing import Probe, batch_sizes, fits, seen_by
 from distalign.errors import UserError
@@ -128,3 +132,15 @@ def test_auto_is_short_for_every_size_and_changes_no_fingerprint() -> None:
     assert expand.expand("auto") == EVERY
     assert expand.expand({"sample": 2, "gradient": AUTO}) == {"sample": 2, "gradient": AUTO}
     assert fingerprint({"a": 1, "micro_batch": EVERY}) == fingerprint({"a": 1, "micro_batch": {"sample": 3}})
+
+
+def test_pieces_for_several_processes_are_whole_micro_batches_of_any_size(tmp_path: Path) -> None:
+    found = {largest_that_fits(lambda n, limit=limit: n <= limit, LARGEST["sample"], "") for limit in range(1, 100)}
+    assert found == {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}
+    assert all(MULTIPLE % size == 0 for size in found)
+    path = tmp_path / "prompts.json"
+    splits = {"train": ["cook"], "validation": ["judge"], "test": ["pilot", "clerk", "guard"]}
+    path.write_text(json.dumps({"template": "a {concept}", "splits": splits}))
+    spec = {"split": "test", "images_per_prompt": 100}
+    assert [len(piece) for piece in pieces({**spec, "micro_batch": {"sample": "auto"}}, path)] == [192, 108]
+    assert [len(piece) for piece in pieces({**spec, "micro_batch": {"sample": 128}}, path)] == [128, 128, 44]
