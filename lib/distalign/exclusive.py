@@ -126,7 +126,7 @@ def cancel_left_over_jobs(preset: str, directory: Path) -> list[str]:
     if shutil.which("squeue") is None:
         return []
     query = ["squeue", "--me", "--noheader", "--format=%i|%j|%k|%Z"]
-    listed = _ask(query)
+    listed = _ask(query, logging.DEBUG)  # many machines have SLURM's commands and no SLURM
     left = left_over(listed.splitlines(), preset, directory)
     if left:
         _ask(["scancel", *left])
@@ -164,10 +164,10 @@ def _mentions(path: Path, prefix: str) -> bool:
     return False
 
 
-def _ask(command: list[str]) -> str:
-    """What a SLURM command prints; nothing, and a warning, if it fails."""
+def _ask(command: list[str], level: int = logging.WARNING) -> str:
+    """What a SLURM command prints; nothing, and a line of this level in the log, if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("%s failed: %s", command[0], getattr(error, "stderr", None) or error)
+        log.log(level, "%s failed: %s", command[0], getattr(error, "stderr", None) or error)
         return ""

@@ -19,7 +19,7 @@ from helpers.faults import assert_whole
 KEEP = """
 import os, pickle
 os.makedirs(".jobs", exist_ok=True)
-kept = f".jobs/{snakemake.rule}-{'-'.join(snakemake.wildcards)}"
+kept = f".jobs/{snakemake.rule}-{'-'.join(snakemake.wildcards).replace('/', '-')}"
 if not os.path.exists(kept):
     with open(kept, "wb") as file:
         pickle.dump(snakemake, file)
@@ -80,23 +80,32 @@ def kill_again_and_again(project: Path, name: str, kills: int, moments: random.R
     Returns:
         the signals it really died of or stopped for.
     """
+    finish(project, name)  # the first one also imports everything
+    _forget_training(project, name)
     duration = finish(project, name)
-    state = next((project / "results/smoke/runs").glob("*/*/state"))
     hits: list[str] = []
-    attempts = 0
+    attempts, complete = 0, True
     while len(hits) < kills:
         attempts += 1
-        assert attempts < 3 * kills, f"{name} ended before it was killed, {attempts - len(hits)} times"
-        if name.startswith("finetune") and attempts % 6 == 1:
-            shutil.rmtree(state)  # train again, not only write the results once more
+        assert attempts < 4 * kills, f"{name} ended before it was killed, {attempts - len(hits)} times"
+        if complete:
+            _forget_training(project, name)
         process = start(project, name)
         number = SIGNALS[attempts % len(SIGNALS)]
         process.join(moments.uniform(0, duration))
         if process.is_alive():
             os.kill(process.pid, number)
         process.join()
-        if process.exitcode:
+        complete = process.exitcode == 0
+        if not complete:
             hits.append(number.name)
         assert assert_whole(project / "results") >= 20
     finish(project, name)
     return hits
+
+
+def _forget_training(project: Path, name: str) -> None:
+    """Let a finetuning train again, not only write its results once more."""
+    if name.startswith("finetune"):
+        for state in (project / "results/smoke/runs").glob("*/*/state"):
+            shutil.rmtree(state)
