@@ -19,6 +19,7 @@ from safetensors import safe_open
 from helpers.workflow import copy_project, first_rows, snakemake
 
 SMOKE = ("--config", "preset=smoke")
+TWO_RANKS = ("--resources", "gpu=2", "--set-resources", "finetune:gpu=2")  # as profiles/slurm-test has it
 RUN = Path("results/smoke/runs/ours_gender/0")
 TABLES = Path("results/smoke/tables")
 

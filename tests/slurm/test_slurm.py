@@ -1,4 +1,4 @@
-"""The smoke preset through a real SLURM: the same tables, byte for byte, as on this machine without one."""
+"""The smoke preset through a real SLURM, with two ranks: the same tables, byte for byte, as on this machine without it."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.faults import SMOKE, TWO_RANKS
 from helpers.workflow import copy_project, snakemake
 from slurm.cluster import cluster, missing
 
@@ -16,7 +17,6 @@ pytestmark = [
         bool(missing()), reason=f"no SLURM here, lacking {', '.join(missing())}; see tests/slurm/cluster.py"
     ),
 ]
-SMOKE = ("--config", "preset=smoke")
 
 
 def tables(project: Path) -> dict[str, bytes]:
@@ -25,6 +25,7 @@ def tables(project: Path) -> dict[str, bytes]:
 
 
 def test_same_tables_as_without(tmp_path: Path) -> None:
+    """Two clones at once: one through SLURM, one without."""
     project = copy_project(tmp_path / "cluster" / "distalign")
     with cluster(tmp_path / "slurm") as environment:
         command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm-test", *SMOKE]
@@ -38,6 +39,6 @@ def test_same_tables_as_without(tmp_path: Path) -> None:
     assert sum("rule_run_smoke_" in job for job in jobs) == 4
     assert {state for _, state in finished} == {"COMPLETED"}
     local = copy_project(tmp_path / "local" / "distalign")
-    result = snakemake(local, *SMOKE)
+    result = snakemake(local, *SMOKE, *TWO_RANKS)
     assert result.returncode == 0, result.stdout + result.stderr
     assert tables(project) == tables(local)

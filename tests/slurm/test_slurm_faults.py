@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import yaml
 
 from helpers.faults import (
+    TWO_RANKS,
     adapter,
     assert_whole,
     checkpoints,
@@ -79,10 +79,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = small_study(tmp_path_factory.mktemp("prepared") / "distalign", ITERATIONS)
-    profile = project / "profiles/slurm-test/config.yaml"
-    content = yaml.safe_load(profile.read_text())
-    content["set-resources"]["finetune"]["gpu"] = 2
-    profile.write_text(yaml.safe_dump(content))
     prepare(project)
     return project
 
@@ -90,7 +86,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = copy_of(prepared, tmp_path_factory.mktemp("undisturbed") / "distalign")
-    run(project, "tables", "--resources", "gpu=2", "--set-resources", "finetune:gpu=2")
+    run(project, "tables", *TWO_RANKS)
     return project
 
 
