@@ -66,7 +66,8 @@ def tables(project: Path) -> dict[str, bytes]:
 
 def adapter(project: Path) -> dict[str, bytes]:
     """The files of the finetuned adapter."""
-    return {path.name: path.read_bytes() for path in sorted((project / RUN / "adapter").iterdir())}
+    files = sorted((project / RUN / "adapter").iterdir())
+    return {path.name: path.read_bytes() for path in files if not path.name.startswith(".")}  # Snakemake's time stamp
 
 
 def assert_whole(results: Path) -> int:

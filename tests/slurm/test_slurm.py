@@ -1,4 +1,4 @@
-"""The smoke preset through a real SLURM, with two ranks: the same tables, byte for byte, as on this machine without it."""
+"""The smoke preset through a real SLURM, with two ranks: the same tables, byte for byte, as on this machine."""
 
 import subprocess
 import sys

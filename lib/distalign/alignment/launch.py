@@ -14,6 +14,7 @@ from distalign.alignment.distributed import Group, end_with_parent
 from distalign.alignment.trainer import finetune
 from distalign.errors import UserError
 
+TORCHRUN = "distalign.alignment.torchrun"
 WORKER = "distalign.alignment.worker"
 
 
@@ -49,7 +50,7 @@ def launch(
         share = max(1, threads // processes)
         content = {"spec": spec, "paths": vars(paths), "threads": share, "log": log}
         work.write_text(json.dumps(content, default=str))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [sys.executable, "-m", TORCHRUN, "--standalone", f"--nproc-per-node={processes}"]
         command += ["-m", worker, str(work)]
         with subprocess.Popen(command, preexec_fn=end_with_parent) as runner:
             try:

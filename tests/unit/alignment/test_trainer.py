@@ -141,6 +141,20 @@ def test_two_processes_make_the_update_of_one(
     assert rows[0] == pytest.approx(rows[1], rel=1e-3, abs=1e-6)
 
 
+def test_a_process_that_fails_fails_the_finetuning_with_its_message(
+    tiny_backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, log = tiny_paths(tiny_backbone, tmp_path / "two"), tmp_path / "finetune.log"
+    paths.prompts[0].write_text("{}")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    with pytest.raises(UserError, match="finetuning in 2 processes stopped with status 1"):
+        launch(2, tiny_spec(), paths, 2, log, worker="helpers.finetuning")
+    for text in (log.read_text(), capfd.readouterr().err):
+        assert str(paths.prompts[0]) in text
+        assert "of this finetuning ended first, with status 1" in text
+        assert "Traceback" not in text
+
+
 def test_other_settings_start_anew(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, caplog: pytest.LogCaptureFixture
 ) -> None:
