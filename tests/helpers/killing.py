@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distalign.store import provenance
 from helpers.faults import assert_whole
 
 KEEP = """
@@ -49,6 +50,7 @@ def _body(project: Path, name: str) -> None:
     """In a process of its own: the job, as its script does it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(project)
+    provenance.REPOSITORY = project  # what is recorded of the code, as if it were run from there
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     job = pickle.loads(Path(".jobs", name).read_bytes())
     script = Path("workflow_scripts", f"{job.rule}.py")
