@@ -55,6 +55,9 @@ def _body(project: Path, name: str) -> None:
     job = pickle.loads(Path(".jobs", name).read_bytes())
     script = Path("workflow_scripts", f"{job.rule}.py")
     exec(compile(script.read_text(), str(script), "exec"), {"snakemake": job, "__name__": "__main__"})
+    for output in map(Path, job.output):
+        if output.is_dir():
+            (output / ".snakemake_timestamp").touch()  # as Snakemake does when a job is done
 
 
 def start(project: Path, name: str) -> Any:
