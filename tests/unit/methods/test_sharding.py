@@ -83,7 +83,7 @@ def test_the_number_of_processes_changes_no_byte(tiny_backbone: Path, prompts: P
     assert {(cost.images, cost.evaluations) for _, cost in (one, two, three)} == {(9, 1.0)}
 
 
-@pytest.mark.parametrize("method", ["ethical_intervention", "doodl"])
+@pytest.mark.parametrize("method", ["ethical_intervention", pytest.param("doodl", marks=pytest.mark.methods)])
 def test_nor_for_a_method_that_assigns_or_looks(
     tiny_backbone: Path, prompts: Path, tmp_path: Path, method: str
 ) -> None:
@@ -129,6 +129,8 @@ with job(SimpleNamespace(log=[str(folder / "job.log")], threads=1, rule="generat
 """
 
 
+@pytest.mark.faults
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_job_leaves_nothing_torn_and_no_process(
     tiny_backbone: Path, prompts: Path, tmp_path: Path, number: signal.Signals
