@@ -122,8 +122,12 @@ def fairface_parquet(folder: Path, count: int = 12, margin: str = "0.25", named:
     images, people = portraits(count, *FAIRFACE_SIZE)
     genders = people.labels("gender")
     words = {"age": AGES, "gender": ["Male", "Female"], "race": RACES} if named else {}
-    split = count * 2 // 3
-    for part, rows in (("train", range(split)), ("validation", range(split, count))):
+    files = {  # called as those of 0.25 are there
+        "train-00000-of-00002-d405faba4f4b9b85": range(count // 3),
+        "train-00001-of-00002-dd3cb68164727418": range(count // 3, count * 2 // 3),
+        "validation-00000-of-00001-951dbd63c8724ee1": range(count * 2 // 3, count),
+    }
+    for name, rows in files.items():
         columns = {
             "image": [{"bytes": images[i], "path": None} for i in rows],
             "age": [i % 9 for i in rows],
@@ -131,7 +135,7 @@ def fairface_parquet(folder: Path, count: int = 12, margin: str = "0.25", named:
             "race": [i % 7 for i in rows],
             "service_test": [i % 2 == 0 for i in rows],
         }
-        write_hub(folder / margin / f"{part}-00000-of-00001.parquet", columns, words)
+        write_hub(folder / margin / f"{name}.parquet", columns, words)
     return folder
 
 

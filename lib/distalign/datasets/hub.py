@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from distalign.datasets.photographs import UNKNOWN_LABEL, Defects, Photograph
 from distalign.errors import UserError
 
-# train-00000-of-00019.parquet, or 0000.parquet in a folder of the split's name
-SPLIT = re.compile(r"(train|valid|validation|val|test)(-\d+-of-\d+)?")
+# train-00000-of-00019.parquet, or 0000.parquet in a folder of the split's name. An older library of the hub put a
+# fingerprint behind: train-00000-of-00002-d405faba4f4b9b85.parquet of FairFace.
+SPLIT = re.compile(r"(train|valid|validation|val|test)(-\d+-of-\d+(-[0-9a-f]+)?)?")
 SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation", "test": "test"}
 ROWS_AT_ONCE = 64
 READ_AHEAD = 1 << 20  # bytes; without it a whole row group is in memory
