@@ -86,6 +86,7 @@ def test_two_processes_make_the_update_of_one(
     one, two = (tiny_paths(tiny_backbone, tmp_path / name) for name in ("one", "two"))
     finetune(spec, one, 1, tiny_judges)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # here, not in the workers: one would be refused
     launch(2, spec, two, 2, worker="helpers.shared_gpu")
     ours, theirs = (
         torch.cat([w.flatten() for n, w in sorted(adapter(paths).items()) if "lora_B" in n]) for paths in (two, one)

@@ -12,6 +12,7 @@ import torch
 
 from distalign.alignment.distributed import Group, end_with_parent
 from distalign.alignment.trainer import finetune
+from distalign.config.processes import too_many
 from distalign.errors import UserError
 
 TORCHRUN = "distalign.alignment.torchrun"
@@ -39,12 +40,8 @@ def launch(
         finetune(spec, paths, threads)
         return
     Group(0, processes).share(spec["images_per_step"])  # refuse before starting anything
-    seen = torch.cuda.device_count()
-    if 0 < seen < processes:
-        raise UserError(
-            f"gpu: the job asks for {processes} GPUs, but this machine shows it {seen} "
-            "(CUDA_VISIBLE_DEVICES); set gpu of rule finetune in set-resources to what there is"
-        )
+    if problem := too_many(processes, torch.cuda.device_count()):
+        raise UserError(f"gpu: {problem}")
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.json"
         share = max(1, threads // processes)

@@ -15,3 +15,13 @@ def uneven(images: int, processes: int) -> str | None:
         f"{' or '.join(map(str, [fewer, *more]))} processes (gpu of the preset's job, or of rule finetune in "
         "set-resources)"
     )
+
+
+def too_many(processes: int, gpus: int) -> str | None:
+    """What to do about more processes than a machine shows GPUs; None where there are enough, or no GPU at all."""
+    if not 0 < gpus < processes:
+        return None
+    return (
+        f"the job asks for {processes} GPUs, but this machine shows it {gpus} (CUDA_VISIBLE_DEVICES); set gpu of rule "
+        "finetune in set-resources to what there is"
+    )
