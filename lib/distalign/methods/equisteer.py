@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class EquiSteer(Intervention):
 
     def __init__(self, target: Target, settings: Mapping[str, Any], fitted: Mapping[str, Tensor]) -> None:
         self.target, self.settings = target, settings
-        self.timesteps = fitted["timesteps"]
+        self.timesteps = fitted["timesteps"].cpu().numpy()
         self.attributes = [attribute for attribute in ATTRIBUTES if attribute in target]
         self.bases: dict[tuple[str, str], Tensor] = {}
         self.shifts: dict[tuple[str, str], Tensor] = {}
@@ -73,7 +73,8 @@ class EquiSteer(Intervention):
                 after = torch.where(free[attribute], steered, after)
             return torch.cat([output[:rest], with_norm_of(before, after).to(output.dtype)])
 
-        with cross_attention(sampling.pipeline.unet, self.timesteps, steer):
+        schedule = build_schedule(sampling.pipeline.scheduler_config, sampling.steps)
+        with cross_attention(sampling.pipeline.unet, nearest(self.timesteps, schedule.timesteps), steer):
             yield
 
 
@@ -106,14 +107,22 @@ def says(prompt: Prompt, attribute: str) -> bool:
     return re.search(rf"\b({own}) (({others}) )*({nouns})\b", prompt.text, re.IGNORECASE) is not None
 
 
-@contextlib.contextmanager
-def cross_attention(unet: Any, timesteps: Tensor, act: Act) -> Iterator[None]:
-    """Calls `act` with every cross-attention's output, and the nearest of timesteps (S,) as a step's number."""
-    step = 0
+def nearest(fitted: np.ndarray, timesteps: np.ndarray) -> list[int]:
+    """The number of the nearest fitted timestep (F,) for each of a sampling's (S,); of two equally near, the first."""
+    return list(map(int, np.abs(fitted[:, None] - timesteps).argmin(axis=0)))
 
-    def note(module: Any, arguments: tuple[Tensor, ...]) -> None:
+
+@contextlib.contextmanager
+def cross_attention(unet: Any, steps: Iterable[int], act: Act) -> Iterator[None]:
+    """Calls `act` with every cross-attention's output and the step's number, which `steps` has for each U-Net call.
+
+    To read it off the call's timestep would make the CPU wait for a GPU at every step.
+    """
+    numbers, step = iter(steps), 0
+
+    def note(module: Any, arguments: Any) -> None:
         nonlocal step
-        step = int((timesteps - arguments[1].to(timesteps).flatten()[:1]).abs().argmin())
+        step = next(numbers)
 
     def hook(layer: str) -> Callable[[Any, Any, Tensor], Tensor | None]:
         def call(module: Any, arguments: Any, output: Tensor) -> Tensor | None:
@@ -177,21 +186,22 @@ def observe(world: World, prompts: Sequence[Prompt], texts: Sequence[str], read:
     """
     pipeline, noises = world.pipeline, [stable_seed(world.seed, "equisteer", prompt.id) for prompt in prompts]
     noise, conditioning = initial_noise(pipeline.latent_shape, noises), encode_prompts(pipeline, texts, world.padding)
-    timesteps = torch.as_tensor(_timesteps(world), device=pipeline.device)
-    sums: dict[str, list[Tensor]] = {}
+    sums: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {}
 
     def keep(layer: str, step: int, output: Tensor) -> None:
         own = output[-images:].float()  # without the rows of the empty prompt
-        value = read(layer, step, own).cpu().double().sum(0)
-        kept = sums.setdefault(layer, [torch.zeros_like(value)] * len(timesteps))
-        kept[step] = kept[step] + value
+        seen.setdefault(layer, []).append(read(layer, step, own))
 
     for rows in torch.arange(len(texts)).split(world.micro_batch):
         images = len(rows)
-        with cross_attention(pipeline.unet, timesteps, keep):
+        with cross_attention(pipeline.unet, range(world.steps), keep):
             index = rows.to(pipeline.device)
             sample(pipeline, noise[rows], conditioning, index, world.steps, world.guidance, images)
-    return {layer: torch.stack(kept) / len(texts) for layer, kept in sums.items()}
+        for layer, values in seen.items():  # not before: each copy waits for a GPU
+            sums[layer] = torch.stack([value.cpu().double().sum(0) for value in values]) + sums.get(layer, 0)
+        seen.clear()
+    return {layer: total / len(texts) for layer, total in sums.items()}
 
 
 def _timesteps(world: World) -> np.ndarray:
