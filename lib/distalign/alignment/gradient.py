@@ -250,6 +250,10 @@ class _Products:
     guidance: float
     keys: PromptKeys | None
 
+    def __post_init__(self) -> None:
+        # Once: each copy from the CPU waits for a GPU.
+        self.timesteps = torch.as_tensor(self.rollout.schedule.timesteps, device=self.pipeline.device)
+
     def weighted(self, cotangent: Tensor, weights: np.ndarray, steps: tuple[int, ...], micro_batch: int) -> None:
         """Sum over (step, image) pairs of weights[step] times the product; any pairs may share a micro-batch."""
         assert self.rollout.latents is not None
@@ -278,10 +282,9 @@ class _Products:
         return latents.grad
 
     def _predict(self, latents: Tensor, step: Tensor, image: Tensor) -> Tensor:
-        timesteps = torch.as_tensor(self.rollout.schedule.timesteps, device=latents.device)
         states, mask = self.leaf.batch(self.prompt_index[image])
         kept = None if self.keys is None else self.keys.batch(self.prompt_index[image])
-        return predict_noise(self.pipeline, latents, timesteps[step], states, mask, self.guidance, kept)
+        return predict_noise(self.pipeline, latents, self.timesteps[step], states, mask, self.guidance, kept)
 
 
 def _sweep_kept(rollout: Rollout, cotangent: Tensor, damping: float, first: int) -> None:
