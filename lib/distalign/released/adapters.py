@@ -62,7 +62,7 @@ def read_states(archive: Archive, folder: str, ema: bool) -> dict[str, dict[str,
     """The state dictionaries in a folder of an exported checkpoint, by the part of the model they change.
 
     Raises:
-        UserError: no such folder, none of the files in it, or an unreadable one.
+        UserError: no such folder, none of the files in it, one of them with the other kind only, or an unreadable one.
     """
     inside = archive.inside(folder)
     wanted = {part: f"{name}{'_EMA' if ema else ''}.pth" for part, name in FILES.items()}
@@ -70,6 +70,12 @@ def read_states(archive: Archive, folder: str, ema: bool) -> dict[str, dict[str,
     if not found:
         raise UserError(
             f"{archive.path}: none of {', '.join(wanted.values())} in {folder}, which holds {', '.join(inside)}."
+        )
+    others = {part: f"{name}{'' if ema else '_EMA'}.pth" for part, name in FILES.items()}
+    if half := [part for part in FILES if part not in found and others[part] in inside]:
+        raise UserError(
+            f"{archive.path}: {folder} lacks {wanted[half[0]]}, though it has {others[half[0]]}: a part of the adapter "
+            f"would be left out. Get the archive anew, or take the others, with ema: {str(not ema).lower()}."
         )
     return {part: load_tensors(archive.read(member), f"{archive.path}: {member}") for part, member in found.items()}
 

@@ -209,6 +209,10 @@ def test_what_the_folder_lacks_is_named(backbone: Path, archive: Path, tmp_path:
         UserError, match=r"none of text_encoder_lora_EMA.pth, .* which holds text_encoder_lora.pth, opt"
     ):
         convert_adapter(spec_of(path), backbone, tmp_path, path.parent)
+    mixed = {f"{CHECKPOINT}/{name}": b"" for name in ("text_encoder_lora.pth", "unet_lora.pth", "unet_lora_EMA.pth")}
+    path = write_zip(tmp_path / "half.zip", mixed)
+    with pytest.raises(UserError, match=r"lacks text_encoder_lora_EMA.pth, though it has .* with ema: false"):
+        convert_adapter(spec_of(path), backbone, tmp_path, path.parent)
     path = write_zip(tmp_path / "cut.zip", {f"{CHECKPOINT}/unet_lora_EMA.pth": saved({"a": torch.ones(9)})[:300]})
     with pytest.raises(UserError, match=r"unet_lora_EMA.pth: not a complete file of torch.save"):
         convert_adapter(spec_of(path), backbone, tmp_path, path.parent)
