@@ -59,16 +59,16 @@ def _row(name: str, method: Method) -> str:
         method.stage if name != UNCHANGED else "nothing",
         method.fit,
         {"none": "no", "to fit": "to fit", "to apply": "always"}[method.concepts],
-        _takes_target(method),
-        "yes" if method.assigns else "no",
+        _yes(method, method.takes_target),
+        _yes(method, method.assigns),
         method.cost,
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _takes_target(method: Method) -> str:
+def _yes(method: Method, able: bool) -> str:
     needed = ", ".join(f"`{name}: {value}`" for name, value in method.target_needs.items())
-    return ("with " + needed if needed else "yes") if method.takes_target else "no"
+    return ("with " + needed if needed else "yes") if able else "no"
 
 
 def _section(name: str, method: Method) -> Iterator[str]:
