@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from distalign.errors import UserError
 from distalign.store.files import (
+    TIMESTAMP,
     atomic_directory,
     atomic_file,
     atomic_write_bytes,
@@ -142,6 +144,21 @@ def test_json_round_trip_and_errors(tmp_path):
         read_json(tmp_path / "b.json")
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic_write_json(path, float("nan"))
+
+
+def test_tree_hash_leaves_time_stamps_out(tmp_path):
+    (tmp_path / "-a").write_text("1")  # sorted before the stamp
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/c").write_text("2")
+    without = sha256_tree(tmp_path)
+    counted = [("-a", b"1"), (TIMESTAMP, b""), ("b/c", b"2")]
+    lines = "".join(f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in counted)
+    stamped = hashlib.sha256(lines.encode()).hexdigest()
+    assert sha256_tree(tmp_path, stamped=True) == stamped != without
+    (tmp_path / TIMESTAMP).touch()
+    (tmp_path / "b" / TIMESTAMP).touch()
+    assert sha256_tree(tmp_path) == without
+    assert sha256_tree(tmp_path, stamped=True) == stamped
 
 
 def test_tree_hash_sees_names_and_contents(tmp_path):
