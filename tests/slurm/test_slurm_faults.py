@@ -25,7 +25,7 @@ from helpers.faults import (
     tables,
     wait_until,
 )
-from slurm.cluster import cluster, missing, reboot_node, restart_controller
+from slurm.cluster import cancel_jobs, cluster, missing, reboot_node, restart_controller
 
 pytestmark = [
     pytest.mark.slurm,
@@ -70,10 +70,17 @@ def counted(request: pytest.FixtureRequest, record_property: Callable[[str, obje
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     folder = tmp_path_factory.mktemp("cluster") / "slurm"
     with cluster(folder) as environment:
         yield Slurm(folder, environment | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def slurm(running: Slurm) -> Iterator[Slurm]:
+    """The cluster; a test that fails leaves no job in it that would hinder the next."""
+    yield running
+    cancel_jobs(running.environment)
 
 
 @pytest.fixture(scope="module")
