@@ -86,6 +86,7 @@ def test_a_run_leaves_what_it_should(whole: FinetunePaths, tiny_backbone: Path) 
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGTERM or SIGINT inside an iteration")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, number: signal.Signals
@@ -103,6 +104,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL after a checkpoint")
 def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_directory_replaces_as_a_whole(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "quota")])
 def test_disk_full_is_explained(tmp_path, fault):
     with pytest.raises(UserError, match=r"a\.bin: the disk is full .*free some space"), atomic_file(tmp_path / "a.bin"):
@@ -65,6 +66,7 @@ def test_disk_full_is_explained(tmp_path, fault):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 def test_disk_full_told_by_a_library_in_its_own_words(tmp_path):
     with pytest.raises(UserError, match="the disk is full"), atomic_directory(tmp_path / "adapter"):
         raise RuntimeError('Io(Os { code: 28, message: "No space left on device" })')
@@ -86,6 +88,7 @@ def test_something_in_the_way(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL while a file is written")
 def test_killed_while_writing_leaves_no_file(tmp_path):
     script = textwrap.dedent("""
         import sys, time
@@ -108,6 +111,7 @@ def test_killed_while_writing_leaves_no_file(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL while a file is written")
 def test_killed_at_any_moment_the_file_is_old_or_new(tmp_path):
     script = textwrap.dedent("""
         import sys
