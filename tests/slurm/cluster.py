@@ -63,10 +63,35 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _start(folder, environment)
         yield environment
     finally:
+        cancel_jobs(environment)  # slurmd would leave them running
         for name in ("slurmd", "slurmctld", "munged"):
             pid = folder / f"{name}.pid"
             if pid.exists():
-                subprocess.run(["kill", pid.read_text().strip()], check=False)
+                _end(pid.read_text().strip())
+
+
+def cancel_jobs(environment: dict[str, str], seconds: float = 20) -> None:
+    """End what jobs there are, and wait until they have ended; without a controller to ask there is nothing to do."""
+    ask, cancel = ["squeue", "--noheader", "--format=%i"], ["scancel", "--user=root"]
+    end = time.monotonic() + seconds
+    while _said(ask, environment) and time.monotonic() < end:
+        _said(cancel, environment)
+        time.sleep(0.5)
+
+
+def _said(command: list[str], environment: dict[str, str]) -> str:
+    """What a client prints, within two seconds; nothing if it fails."""
+    command = ["timeout", "2", *command]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _end(number: str, seconds: float = 10) -> None:
+    """End a daemon, and wait until it is gone, as the next cluster has the same ports."""
+    subprocess.run(["kill", number], check=False, capture_output=True)
+    end = time.monotonic() + seconds
+    while Path(f"/proc/{number}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _search() -> str:
@@ -100,9 +125,7 @@ def _start(folder: Path, environment: dict[str, str]) -> None:
     for command in (["munged", "--force", *options], ["slurmctld"], ["slurmd"]):
         subprocess.run(command, env=environment, check=True, capture_output=True)
     for _ in range(60):
-        command = ["timeout", "2", "sinfo", "-h", "-o", "%T"]
-        state = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
-        if state.startswith("idle"):
+        if _said(["sinfo", "--noheader", "--format=%T"], environment).startswith("idle"):
             return
         time.sleep(0.5)
     logs = "\n".join((folder / f"{name}.log").read_text()[-2000:] for name in ("slurmctld", "slurmd"))

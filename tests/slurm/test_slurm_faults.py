@@ -5,7 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from helpers.faults import (
     tables,
     wait_until,
 )
-from slurm.cluster import cluster, missing, reboot_node, restart_controller
+from slurm.cluster import cancel_jobs, cluster, missing, reboot_node, restart_controller
 
 pytestmark = [
     pytest.mark.slurm,
@@ -62,18 +62,18 @@ class Slurm(NamedTuple):
         return [line.split()[0] for line in listed if "rule_finetune" in line]
 
 
-@pytest.fixture(autouse=True)
-def counted(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
-    """Count what a test injects in the summary."""
-    for mark in request.node.iter_markers("injects"):
-        record_property("survived", [1, f"{mark.args[0]}, through SLURM"])
-
-
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     folder = tmp_path_factory.mktemp("cluster") / "slurm"
     with cluster(folder) as environment:
         yield Slurm(folder, environment | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def slurm(running: Slurm) -> Iterator[Slurm]:
+    """The cluster; a test that fails leaves no job in it that would hinder the next."""
+    yield running
+    cancel_jobs(running.environment)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def ends_well(project: Path, process: "subprocess.Popen[bytes]", undisturbed: Pa
     return said
 
 
-@pytest.mark.injects("scancel of a running finetuning")
+@pytest.mark.injects("scancel of a running finetuning, through SLURM")
 def test_scancel_of_a_running_finetuning(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -124,7 +124,7 @@ def test_scancel_of_a_running_finetuning(slurm: Slurm, prepared: Path, undisturb
     assert "resuming at iteration" in log_of(project)
 
 
-@pytest.mark.injects("time limit shorter than the finetuning")
+@pytest.mark.injects("time limit shorter than the finetuning, through SLURM")
 def test_time_limit_shorter_than_the_job(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -137,7 +137,7 @@ def test_time_limit_shorter_than_the_job(slurm: Slurm, prepared: Path, undisturb
     assert "resuming at iteration" in log_of(project)
 
 
-@pytest.mark.injects("node set down and resumed")
+@pytest.mark.injects("node set down and resumed, through SLURM")
 def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -153,7 +153,7 @@ def test_node_set_down_and_resumed(slurm: Slurm, prepared: Path, undisturbed: Pa
     assert "resuming at iteration" in log_of(project)
 
 
-@pytest.mark.injects("Snakemake killed while its SLURM job runs")
+@pytest.mark.injects("Snakemake killed while its SLURM job runs, through SLURM")
 def test_snakemake_killed_and_started_again(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -168,7 +168,7 @@ def test_snakemake_killed_and_started_again(slurm: Slurm, prepared: Path, undist
     assert "resuming at iteration" in log_of(project)
 
 
-@pytest.mark.injects("slurmctld restarted")
+@pytest.mark.injects("slurmctld restarted, through SLURM")
 def test_controller_restarted(slurm: Slurm, prepared: Path, undisturbed: Path, tmp_path: Path) -> None:
     project = copy_of(prepared, tmp_path / "distalign")
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:
@@ -205,7 +205,7 @@ def fill(path: Path) -> None:
             assert error.errno == errno.ENOSPC
 
 
-@pytest.mark.injects("scratch disk full")
+@pytest.mark.injects("scratch disk full, through SLURM")
 def test_full_scratch_disk(slurm: Slurm, small_disk: Path, undisturbed: Path) -> None:
     project = small_disk
     with started(project, *THROUGH_SLURM, **slurm.environment) as process:

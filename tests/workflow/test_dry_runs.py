@@ -236,13 +236,26 @@ def test_the_paper_is_dozens_of_slurm_jobs(paper: Path, preset: str) -> None:
     """All that is made of an evaluation's images is one of them."""
     jobs = planned(paper, "--config", f"preset={preset}")
     submitted = submissions(paper, "--workflow-profile", "profiles/slurm", "--config", f"preset={preset}")
-    assert len(submitted) < 120
+    assert len(submitted) < 130
     for rule in ("finetune", "fit_method"):
         assert submitted.count([rule]) == jobs[rule]
     of_images = [rules for rules in submitted if "generate_images" in rules]
     assert len(of_images) == jobs["generate_images"]
     for rule in ("classify_images", "compute_bias", "compute_quality"):
         assert sum(rules.count(rule) for rules in of_images) == jobs.get(rule, 0)
+
+
+@pytest.mark.parametrize("profile", ["slurm", "slurm-test"])
+def test_every_rule_that_asks_for_a_gpu_goes_where_there_are_some(profile: str) -> None:
+    resources = yaml.safe_load((ROOT / f"profiles/{profile}/config.yaml").read_text())["set-resources"]
+    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    asking = {
+        block.partition(":")[0] for block in re.split(r"^rule ", rules, flags=re.M)[1:] if "\n        gpu=" in block
+    }
+    asking |= {new for old, new in re.findall(r"^use rule (\w+) as (\w+) with:", rules, flags=re.M) if old in asking}
+    assert {"finetune", "build_reader", "study_gradients"} <= asking <= resources.keys()
+    for needs in resources.values():
+        assert (needs["slurm_partition"], needs["tasks_per_gpu"]) == ("gpu", 0)
 
 
 def test_a_row_costs_a_dry_run_the_same_however_many_there_are(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 
 from distalign.config.methods import METHODS
 from distalign.diffusion.pipeline import load_pipeline
@@ -19,6 +20,14 @@ COSTS = {"concept_algebra": 2.5, "fair_diffusion": 2, "doodl": 3}
 ALL = [name for name, method in METHODS.items() if not method.adapter]
 FEW = ["original", "debiasvl", "uce", "doodl"]  # fitted in closed form; by looking at images; looking while it samples
 SETTINGS = {"fair_diffusion": {"lookup": "all"}}
+FINETUNED = ("ours_gender", "ours_prefix", "short_gender", "short_prefix")  # runs that other finetunings start from
+
+
+def other_finetunings() -> dict[str, Any]:
+    """The rows of config.yaml that finetune with other gradients or losses than ours, by labels in small letters."""
+    rows = yaml.safe_load((ROOT / "config.yaml").read_text())["tables"]["comparison_variants"]["rows"]
+    own = [row for row in rows if row.get("group") == "Finetuning" and row["run"] not in FINETUNED]
+    return {"".join(filter(str.isalnum, row["label"].lower())): row["run"] for row in own}
 
 
 @pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.methods)])
@@ -33,13 +42,21 @@ def project(methods: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pat
     runs: dict[str, Any] = {"original": {"method": "original"}}
     for name in methods[1:]:
         runs[name] = {"method": name, "align": {"gender": "uniform"}, "settings": SETTINGS.get(name, {})}
+    if methods == ALL:
+        named = yaml.safe_load((ROOT / "config.yaml").read_text())["runs"]
+        runs |= {name: named[name] for name in FINETUNED} | other_finetunings()
     runs["searched"] = {"from": "debiasvl", "search": {"strength": [1, 500]}}
     members = checkpoint_members(load_pipeline(ROOT / "resources/miniworld/backbone"))
     archive = write_zip(project / "data/exp-1-checkpoints.zip", members).relative_to(project)
     settings = {"archive": str(archive), "folder": CHECKPOINT}
     runs["released"] = {"method": "released", "align": {"gender": "uniform"}, "settings": settings}
     columns = ["bias/gender", "clip_t", "face_found", "takes_target", "inference_cost", "inference_seconds", "seconds"]
-    table = {"title": "Methods", "evaluation": "few", "columns": columns, "rows": [{"run": name} for name in runs]}
+    table = {
+        "title": "Methods",
+        "evaluation": "few",
+        "columns": columns,
+        "rows": [{"run": name} for name in runs if name not in FINETUNED],
+    }
     evaluations = first_rows()["evaluations"] | {"few": {"at_most": 2}}
     edit_yaml(project / "presets/smoke.yaml", job={"threads": 1, "gpu": 0})  # as many jobs side by side as fit
     edit_yaml(project / "config.yaml", runs=runs, evaluations=evaluations, tables={"methods": table}, figures={})
@@ -60,7 +77,7 @@ def test_every_method_has_a_row(project: Path, methods: list[str]) -> None:
     text = (project / f"{TABLES}.md").read_text()
     assert "Takes a target" in text
     taking = [name for name in [*methods, "released"] if METHODS[name].takes_target_with(SETTINGS.get(name, {}))]
-    assert text.count(" yes ") == len(taking)
+    assert text.count(" yes ") == len(taking) + (len(other_finetunings()) if methods == ALL else 0)
 
 
 def test_a_released_adapter_has_a_row(project: Path) -> None:
@@ -79,7 +96,7 @@ def test_every_method_starts_from_the_original_s_noise_and_changes_its_images(
     query = "select prompt_id, index, noise_seed, prompt, md5(image.bytes) from '{}' order by all"
     original = duckdb.sql(query.format(images / "original/0/few.parquet")).fetchall()
     assert len(original) == 4
-    for name in [*methods[1:], "released"]:
+    for name in [*methods[1:], "released", *(other_finetunings() if methods == ALL else ())]:
         own = duckdb.sql(query.format(images / f"{name}/0/few.parquet")).fetchall()
         assert [row[:4] for row in own] == [row[:4] for row in original]
         assert own != original, f"{name} changes nothing"

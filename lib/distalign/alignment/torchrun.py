@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from signal import SIGKILL
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             how = f"signal {failure.signal_name()}" if failure.exitcode < 0 else f"status {failure.exitcode}"
+            if failure.exitcode == -SIGKILL:
+                how += "; if memory ran out, give the job more: mem_mb in set-resources of the profile"
             logger.error("process %d of this finetuning ended first, with %s", rank, how)
             return 1
         except SignalException as signal:

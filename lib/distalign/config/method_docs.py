@@ -18,10 +18,13 @@ runs:
   oracle_gender: {{method: explicit_prompt, align: {{gender: uniform}}, settings: {{assignment: iid}}}}
 ```
 
-Defaults are the authors' settings where these are known. Where a world needs another strength, a run searches it on the
-validation prompts, never on those it is tested with: `search: {{strength: [1, 2, 4]}}` fits each value, makes
-`validation_images` of each validation prompt and takes the value nearest to the target among those that lose at most
-.03 of the best one's CLIP-T. What was measured for each value is in the run's `train_log.parquet`.
+Defaults are the authors' settings where these are known; a preset that spends less on a method says so under
+`by_method`. Where a world needs another strength, a run searches it on the validation prompts, never on those it is
+tested with: `search: {{strength: [1, 2, 4]}}` fits each value, makes `validation_images` of each validation prompt and
+takes the value nearest to the target among those that lose at most .03 of the best one's CLIP-T. What was measured for
+each value is in the run's `train_log.parquet`. Table `comparison` has the authors' strengths, `comparison_searched`
+those found among four values for each method. In both, Fair Diffusion edits every prompt (`lookup: all`): to a table as
+its authors' the occupations of the test would be unknown, and left as they are.
 
 In the equations ε is the U-Net's output, ε_∅ with the empty prompt, ε_c with the image's own, w the guidance scale, E a
 prompt's text embedding, W the weights of cross-attention's keys and values.
@@ -30,6 +33,21 @@ prompt's text embedding, W the weights of cross-attention's keys and values.
 
 | method | acts on | to fit | knows the concepts | any target | class per image | cost per image |
 |---|---|---|---|---|---|---|
+"""
+UNCHECKED = """\
+## What could not be checked
+
+What came out otherwise than expected is told in [Results](results.md#comparison-with-other-methods). Not known is:
+
+- **How the paper ran the other methods.** Its code has none of them, and most of its appendix could not be read:
+  strengths, prompts, and which occupations UCE was told (here the training ones, and in a row of its own those of the
+  test). The paper's numbers beside a row are of the same method, not of the same settings.
+- **De-stereotyping by prompt tuning** (V*, Kim et al. 2023): neither its text nor its code was found. Its row is a
+  reconstruction ([Method](method.md#the-gradient)).
+- **EquiSteer**: the equations of its paper could not be read, only its description and code.
+- **DRaFT**: no code of its authors was found.
+- **Stable Diffusion**: the tests run every method on a model of its structure, with random weights. What a method does
+  to the images of the real one has not been measured here.
 """
 ADDING = """\
 ## Adding a method
@@ -42,7 +60,9 @@ ADDING = """\
 
 A class for each image comes from `distalign.methods.assignment.assign`, so that it depends on the run's seed, the
 prompt and the image's index alone. The tests of `tests/unit/methods/test_every_method.py` then hold for it: images do
-not depend on the batch, the cost is what is said, a model of Stable Diffusion 1.5's structure runs.
+not depend on the batch and survive saving, a model of Stable Diffusion 1.5's structure runs. `make test-methods` makes
+its row by the whole workflow and counts what it costs; where that is not plain sampling's, `COSTS` in
+`tests/workflow/test_methods.py` says how much.
 """
 
 
@@ -50,7 +70,7 @@ def methods_page(command: str) -> str:
     """The page, in Markdown."""
     rows = [_row(name, method) for name, method in METHODS.items()]
     sections = [line for name, method in METHODS.items() if name != UNCHANGED for line in _section(name, method)]
-    return "\n".join([INTRODUCTION.format(command=command) + "\n".join(rows), "", *sections, ADDING])
+    return "\n".join([INTRODUCTION.format(command=command) + "\n".join(rows), "", *sections, UNCHECKED, ADDING])
 
 
 def _row(name: str, method: Method) -> str:
@@ -59,16 +79,16 @@ def _row(name: str, method: Method) -> str:
         method.stage if name != UNCHANGED else "nothing",
         method.fit,
         {"none": "no", "to fit": "to fit", "to apply": "always"}[method.concepts],
-        _takes_target(method),
-        "yes" if method.assigns else "no",
+        _yes(method, method.takes_target),
+        _yes(method, method.assigns),
         method.cost,
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _takes_target(method: Method) -> str:
+def _yes(method: Method, able: bool) -> str:
     needed = ", ".join(f"`{name}: {value}`" for name, value in method.target_needs.items())
-    return ("with " + needed if needed else "yes") if method.takes_target else "no"
+    return ("with " + needed if needed else "yes") if able else "no"
 
 
 def _section(name: str, method: Method) -> Iterator[str]:

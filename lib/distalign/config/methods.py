@@ -37,7 +37,8 @@ METHODS: dict[str, Method] = {
         title="Ours",
         reference="Shen et al. 2024, arXiv 2311.07604",
         summary="The paper: finetuning with the distributional alignment loss and a gradient estimator of the run's "
-        "choice. Rows with other estimators are the direct finetuning methods: `gradient`.",
+        "choice. Rows with other estimators (`gradient`) are the other direct finetuning methods: "
+        "[their equations](method.md#the-gradient).",
         stage="adapter",
         equation="minimise L_align + λ_img L_img + λ_face L_face over an adapter (eqs. 5 to 10)",
         cost="1",

@@ -48,7 +48,7 @@ def metric_label(metric: str) -> str:
         return PLAIN[metric]
     if kind == "frequency":
         return f"Freq. {about.replace('=', ' = ')}"
-    if kind == "distance":
+    if kind in ("distance", "target_distance"):
         return f"{attribute_label(about)} distance to target"
     if kind == "bias":
         return f"{attribute_label(about)} bias"

@@ -1,7 +1,7 @@
 """Bias against what else changed in the images: one point per row of some tables."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import count, cycle
 from math import ceil
 from typing import Any
 
@@ -21,6 +21,7 @@ from distalign.present.tables import build_table
 
 COLUMNS = 2
 MARKERS = "osD^vPX*"
+KEY_LINE = 0.115  # inches
 POINTS = pa.schema(
     [
         pa.field("run", pa.string(), nullable=False),
@@ -29,6 +30,7 @@ POINTS = pa.schema(
         pa.field("seeds", pa.int32(), nullable=False),
         pa.field("group", pa.string()),
         pa.field("label", pa.string(), nullable=False),
+        pa.field("number", pa.int32()),
         pa.field("metric", pa.string(), nullable=False),
         *(pa.field(name, pa.float64()) for name in ("value", "low", "high", "floor")),
         pa.field("preservation_metric", pa.string(), nullable=False),
@@ -41,7 +43,7 @@ Look = dict[str, Any]
 def tradeoff(
     rows: Sequence[Mapping[str, Any]], bias: Sequence[str], preservation: str, results: pa.Table, title: str
 ) -> tuple[Figure, pa.Table]:
-    """Draw one panel per measure of bias; groups of rows differ in colour and shape.
+    """Draw one panel per measure of bias; groups of rows differ in colour and shape, and a number says which row it is.
 
     The original, whose similarity to itself says nothing, is a dashed line. Grey: what an exactly fair generator would
     score with as many images.
@@ -66,8 +68,9 @@ def tradeoff(
         raise UserError(f"figure {title!r}: no row has both {' or '.join(bias)} and {preservation}")
     looks = _looks([row["group"] for row in points])
     with styled():
-        lines, columns = ceil(len(bias) / COLUMNS), min(COLUMNS, len(bias))
-        figure = Figure(figsize=(7.2 if columns > 1 else 4.8, 3.1 * lines + 0.8), layout="constrained")
+        lines, columns, key = ceil(len(bias) / COLUMNS), min(COLUMNS, len(bias)), _key(looks, points)
+        height = max(3.1 * lines, KEY_LINE * len(key)) + 0.8
+        figure = Figure(figsize=(7.2 if columns > 1 else 4.8, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left")
         grid = list(figure.subplots(lines, columns, squeeze=False, sharey=True).flat)
         for axes, metric in zip(grid, bias, strict=False):
@@ -79,19 +82,24 @@ def tradeoff(
             elif place % columns == 0:
                 axes.set_ylabel(heading(preservation))
         figure.legend(handles=_legend(looks, points), loc="outside lower left", ncols=3)
+        figure.legend(handles=key, loc="outside right upper", fontsize=6, labelspacing=0.25, handletextpad=0)
         for axes, metric in zip(grid, bias, strict=False):
-            own = [row for row in points if row["metric"] == metric and _is_point(row)]
-            place_labels(axes, {(row["value"], row["preservation"]): row["label"] for row in own})
+            numbers: dict[tuple[float, float], list[str]] = {}  # rows of one run are at one place
+            for row in points:
+                if row["metric"] == metric and _is_point(row):
+                    numbers.setdefault((row["value"], row["preservation"]), []).append(str(row["number"]))
+            place_labels(axes, {place: ", ".join(own) for place, own in numbers.items()})
     return figure, data
 
 
 def point_data(table: Table, classifiers: Sequence[str], bias: Sequence[str], preservation: str) -> pa.Table:
-    """One line per row and measure of bias (schema POINTS)."""
-    lines = []
+    """One line per row and measure of bias (schema POINTS); rows with a preservation are numbered, from 1."""
+    lines, counter = [], count(1)
     for row, classifier in zip(table.rows, classifiers, strict=True):
         cells = {cell.metric: cell for cell in row.cells}
         other = cells[preservation]
         about = {name: getattr(row, name) for name in ("run", "evaluation", "seeds", "group", "label")}
+        about["number"] = None if other.value is None else next(counter)
         beside = {"preservation": other.value, "preservation_low": other.low, "preservation_high": other.high}
         for metric in bias:
             numbers = {name: getattr(cells[metric], name) for name in ("value", "low", "high", "floor")}
@@ -134,6 +142,15 @@ def _draw(axes: Axes, rows: Sequence[Mapping[str, Any]], looks: Mapping[str | No
             axes.text(row["value"], 1.01, row["label"], transform=axes.get_xaxis_transform(), **style)
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
+
+
+def _key(looks: Mapping[str | None, Look], points: Sequence[Mapping[str, Any]]) -> list[Artist]:
+    """What the numbers say."""
+    rows = {row["number"]: row for row in points if row["number"] is not None}
+    return [
+        Line2D([], [], linestyle="", markersize=4, label=f"{number}  {row['label']}", **looks[row["group"]])
+        for number, row in rows.items()
+    ]
 
 
 def _legend(looks: Mapping[str | None, Look], points: Sequence[Mapping[str, Any]]) -> list[Artist]:

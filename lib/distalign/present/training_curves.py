@@ -122,6 +122,6 @@ def _label_iterations(grid: Sequence[Axes], used: int) -> None:
 
 def _ordered(metrics: set[str]) -> list[str]:
     """Losses, bias, then the rest, each in a fixed order."""
-    order = ["loss", "bias", "frequency", "distance", "face_found"]
+    order = ["loss", "bias", "frequency", "target_distance", "face_found"]
     kinds = {metric: metric.partition("/")[0] for metric in metrics}
     return sorted(metrics, key=lambda metric: (order.index(kinds[metric]) if kinds[metric] in order else 99, metric))

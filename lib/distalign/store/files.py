@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from distalign.errors import UserError
 
 HASH_BLOCK = 1 << 20
+TIMESTAMP = ".snakemake_timestamp"  # empty; Snakemake keeps one in each folder that is an output
 
 
 @contextmanager
@@ -107,14 +108,24 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_tree(path: Path) -> str:
-    """SHA-256 of a file, or of a directory's relative names and contents in sorted order."""
+def sha256_tree(path: Path, stamped: bool = False) -> str:
+    """SHA-256 of a file, or of a directory's relative names and contents in sorted order.
+
+    Snakemake's time stamps do not count: a copy without them is the same.
+
+    Args:
+        path: The file or directory.
+        stamped: Count an empty time stamp in the directory itself, there or not: what was recorded when they counted.
+    """
     path = Path(path)
     if path.is_file():
         return sha256_file(path)
+    sums = {file: sha256_file(file) for file in path.rglob("*") if file.is_file() and file.name != TIMESTAMP}
+    if stamped:
+        sums[path / TIMESTAMP] = hashlib.sha256().hexdigest()
     digest = hashlib.sha256()
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for file, sha256 in sorted(sums.items()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256}\n".encode())
     return digest.hexdigest()
 
 

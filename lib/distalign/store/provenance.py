@@ -80,13 +80,13 @@ def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
     atomic_write_json(path, provenance)
 
 
-def sha256_input(path: Path) -> str:
-    """SHA-256 of an input.
+def sha256_input(path: Path, stamped: bool = False) -> str:
+    """SHA-256 of an input; `stamped` as for `sha256_tree`.
 
     Of a model that was fetched, that of the sums in its record: its files can be 10 GB, and are verified.
     """
     record = Path(path) / RECORD
-    return fingerprint(read_json(record)["files"]) if record.is_file() else sha256_tree(path)
+    return fingerprint(read_json(record)["files"]) if record.is_file() else sha256_tree(path, stamped)
 
 
 @cache

@@ -37,7 +37,7 @@ class Input:
         """Whether it is still what it was."""
         if self.path is None or not self.path.exists():
             return NOT_HERE
-        return UNCHANGED if digest(self.path) == self.sha256 else CHANGED
+        return UNCHANGED if is_recorded(self.path, self.sha256) else CHANGED
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Artefact:
         """Where an input stands: the place of its name, or of several the one with these bytes."""
         candidates = [place for place in self._candidates(name) if place.exists()]
         if len(candidates) > 1:
-            candidates = [place for place in candidates if digest(place) == sha256]
+            candidates = [place for place in candidates if is_recorded(place, sha256)]
         return candidates[0] if candidates else None
 
     def _candidates(self, name: str) -> Iterator[Path]:
@@ -180,15 +180,20 @@ def locate(path: Path) -> Artefact:
     )
 
 
-def digest(path: Path) -> str:
+def digest(path: Path, stamped: bool = False) -> str:
     """SHA-256 of a file or folder as provenance records it; computed once for as long as nothing in it changes."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return _digest(path, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    return _digest(path, stamped, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+def is_recorded(path: Path, sha256: str) -> bool:
+    """Whether a file or folder is what was recorded, today or when Snakemake's time stamp in a folder counted."""
+    return digest(path) == sha256 or (path.is_dir() and digest(path, stamped=True) == sha256)
 
 
 @cache
-def _digest(path: Path, state: tuple[tuple[Path, int, int], ...]) -> str:
-    return sha256_input(path)
+def _digest(path: Path, stamped: bool, state: tuple[tuple[Path, int, int], ...]) -> str:
+    return sha256_input(path, stamped)
 
 
 def model_record(artefact: Artefact) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distalign.errors import UserError
-from distalign.store.files import sha256_file
+from distalign.store.files import TIMESTAMP, sha256_file
 
 MANIFEST = "MANIFEST.json"
 README = "README.md"
@@ -64,7 +64,7 @@ def collect_files(root: Path, results: Path, images: bool) -> dict[str, Path]:
         path.relative_to(root).as_posix(): path
         for pattern in (*PROJECT, *below)
         for path in root.glob(pattern)
-        if path.is_file() and "state" not in path.parts and not path.name.endswith((".tmp", ".old"))
+        if path.is_file() and "state" not in path.parts and not path.name.endswith((".tmp", ".old", TIMESTAMP))
     }
     return dict(sorted(found.items()))
 

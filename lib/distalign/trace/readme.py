@@ -50,8 +50,7 @@ def readme(root: Path, results: Path, tables: Sequence[Artefact], stale: Sequenc
         *(f"| `{place}/{name}` | {what} |" for name, what in there),
         "",
         "Parquet files carry in their metadata (key `distalign`) what they were made from: settings and their "
-        "fingerprint, SHA-256 of the inputs, seeds, commit, packages, machine. Empty files `.snakemake_timestamp` "
-        "count in the SHA-256 of the folder they are in.",
+        "fingerprint, SHA-256 of the inputs, seeds, commit, packages, machine.",
         "",
         "## Look at it",
         "",

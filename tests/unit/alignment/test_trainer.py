@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+from distalign.alignment import torchrun
 from distalign.alignment.distributed import Group
 from distalign.alignment.launch import launch
 from distalign.alignment.memory import graph_bytes
@@ -86,6 +88,7 @@ def test_a_run_leaves_what_it_should(whole: FinetunePaths, tiny_backbone: Path) 
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGTERM or SIGINT inside an iteration")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, number: signal.Signals
@@ -103,6 +106,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_to_the_same_numbers(
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL after a checkpoint")
 def test_killed_it_goes_on_from_the_last_checkpoint_to_the_same_numbers(
     tiny_backbone: Path, tmp_path: Path, whole: FinetunePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +157,20 @@ def test_a_process_that_fails_fails_the_finetuning_with_its_message(
         assert str(paths.prompts[0]) in text
         assert "of this finetuning ended first, with status 1" in text
         assert "Traceback" not in text
+
+
+def test_a_process_that_was_killed_may_have_lacked_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(arguments: list[str]) -> None:
+        raise ChildFailedError("worker", {1: ProcessFailure(1, 4711, -signal.SIGKILL, "none.json")})
+
+    monkeypatch.setattr(torchrun, "torchrun", killed)
+    monkeypatch.setattr(torchrun, "log_to", lambda file: None)
+    atomic_write_json(tmp_path / "work.json", {})
+    assert torchrun.main([str(tmp_path / "work.json")]) == 1
+    assert "process 1 of this finetuning ended first, with signal SIGKILL; if memory ran out" in caplog.text
+    assert "mem_mb" in caplog.text
 
 
 def test_other_settings_start_anew(

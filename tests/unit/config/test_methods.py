@@ -98,6 +98,12 @@ def test_the_page_names_every_method_and_setting() -> None:
             assert f"| `{setting}` |" in page
 
 
+def test_the_page_says_which_setting_a_target_and_a_class_per_image_need() -> None:
+    (row,) = [line for line in methods_page("command").splitlines() if "(`concept_algebra`)" in line]
+    *_, target, assigned, _cost = row.strip("| ").split(" | ")
+    assert target == assigned == "with `target: sampled`"
+
+
 def test_a_released_adapter_says_its_file_which_need_not_be_there(
     problems_of: Problems, raw: dict[str, Any], root: Path
 ) -> None:

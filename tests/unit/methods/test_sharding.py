@@ -130,6 +130,7 @@ with job(SimpleNamespace(log=[str(folder / "job.log")], threads=1, rule="generat
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGTERM or SIGKILL of a generation in two processes")
 @pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_job_leaves_nothing_torn_and_no_process(

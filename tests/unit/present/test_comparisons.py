@@ -108,9 +108,20 @@ def test_scatter_shows_groups_by_colour_and_shape_and_the_original_as_a_line():
     assert len({line.get_color() for line in points}) == len({line.get_marker() for line in points}) == 2
     (original,) = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert list(original.get_xdata()) == [0.6, 0.6]
-    assert {"Original", "Ours", "UCE", "Gender", "Others", "95% interval"} <= set(words(figure))
+    assert {"Original", "Gender", "Others", "95% interval"} <= set(words(figure))
     assert axes.get_xlabel() == "Gender bias ↓"
     assert axes.get_ylabel() == "CLIP-I ↑"
+
+
+def test_scatter_says_which_point_is_which_row_by_numbers_that_are_in_the_data_too():
+    rows = [*ROWS, entry("uce", "UCE again", group="Others")]
+    figure, data = scatter(rows)
+    assert [row["number"] for row in data.to_pylist()] == [None, 1, 2, 3]
+    assert {"1  Ours", "2  UCE", "3  UCE again"} <= set(words(figure))
+    (axes,) = figure.axes
+    beside = {note.get_text(): note.xy for note in axes.texts if note.get_text() != "Original"}
+    values = {row["number"]: (row["value"], row["preservation"]) for row in data.to_pylist()}
+    assert beside == {"1": pytest.approx(values[1]), "2, 3": pytest.approx(values[2])}  # one run, one place
 
 
 def test_scatter_shows_the_original_as_a_point_where_it_has_a_value():

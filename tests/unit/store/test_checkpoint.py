@@ -55,6 +55,7 @@ def test_nothing_there(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("checkpoint torn or damaged")
 @pytest.mark.parametrize("kind", ["safetensors", "json"])
 def test_torn_newest_falls_back(tmp_path, kind, caplog):
     save(tmp_path, 0)
@@ -74,6 +75,7 @@ def test_torn_newest_falls_back(tmp_path, kind, caplog):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("checkpoint torn or damaged")
 def test_saving_after_a_torn_one_goes_on(tmp_path):
     save(tmp_path, 0)
     torn = save(tmp_path, 1)

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from distalign.errors import UserError
 from distalign.store.files import (
+    TIMESTAMP,
     atomic_directory,
     atomic_file,
     atomic_write_bytes,
@@ -55,6 +57,7 @@ def test_directory_replaces_as_a_whole(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "quota")])
 def test_disk_full_is_explained(tmp_path, fault):
     with pytest.raises(UserError, match=r"a\.bin: the disk is full .*free some space"), atomic_file(tmp_path / "a.bin"):
@@ -63,6 +66,7 @@ def test_disk_full_is_explained(tmp_path, fault):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 def test_disk_full_told_by_a_library_in_its_own_words(tmp_path):
     with pytest.raises(UserError, match="the disk is full"), atomic_directory(tmp_path / "adapter"):
         raise RuntimeError('Io(Os { code: 28, message: "No space left on device" })')
@@ -84,6 +88,7 @@ def test_something_in_the_way(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL while a file is written")
 def test_killed_while_writing_leaves_no_file(tmp_path):
     script = textwrap.dedent("""
         import sys, time
@@ -106,6 +111,7 @@ def test_killed_while_writing_leaves_no_file(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("SIGKILL while a file is written")
 def test_killed_at_any_moment_the_file_is_old_or_new(tmp_path):
     script = textwrap.dedent("""
         import sys
@@ -142,6 +148,21 @@ def test_json_round_trip_and_errors(tmp_path):
         read_json(tmp_path / "b.json")
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic_write_json(path, float("nan"))
+
+
+def test_tree_hash_leaves_time_stamps_out(tmp_path):
+    (tmp_path / "-a").write_text("1")  # sorted before the stamp
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/c").write_text("2")
+    without = sha256_tree(tmp_path)
+    counted = [("-a", b"1"), (TIMESTAMP, b""), ("b/c", b"2")]
+    lines = "".join(f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in counted)
+    stamped = hashlib.sha256(lines.encode()).hexdigest()
+    assert sha256_tree(tmp_path, stamped=True) == stamped != without
+    (tmp_path / TIMESTAMP).touch()
+    (tmp_path / "b" / TIMESTAMP).touch()
+    assert sha256_tree(tmp_path) == without
+    assert sha256_tree(tmp_path, stamped=True) == stamped
 
 
 def test_tree_hash_sees_names_and_contents(tmp_path):

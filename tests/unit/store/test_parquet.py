@@ -182,6 +182,7 @@ def test_provenance_travels_in_the_file(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("Parquet file cut off")
 def test_cut_anywhere_is_refused_clearly(tmp_path):
     path = tmp_path / "a.parquet"
     write_table(path, LOG, TRAIN_LOG, {})
@@ -193,6 +194,7 @@ def test_cut_anywhere_is_refused_clearly(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("bits of a Parquet file flipped")
 def test_a_flipped_bit_is_refused_or_harmless(tmp_path):
     """Page checksums: damage is told, or it is in a spot nobody reads; never other numbers."""
     path = tmp_path / "a.parquet"
@@ -270,6 +272,7 @@ def tiny_disk(place, size="64k"):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 def test_disk_really_full(tmp_path, recwarn):
     noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     _, rows = images(1)
@@ -287,6 +290,7 @@ def test_disk_really_full(tmp_path, recwarn):
 
 
 @pytest.mark.faults
+@pytest.mark.injects("disk full")
 def test_disk_full_at_any_write(tmp_path, monkeypatch):
     """The same without a mount: the n-th write to the file fails, for every n."""
     from distalign.store import files

@@ -16,7 +16,7 @@ from distalign.measure.bias import RunKey, bias_table
 from distalign.measure.results import collect_results
 from distalign.present.style import write_figure_files
 from distalign.present.tables import build_table, write_table_files
-from distalign.store.files import atomic_write_bytes, atomic_write_json
+from distalign.store.files import TIMESTAMP, atomic_write_bytes, atomic_write_json
 from distalign.store.parquet import BIAS, CLASSIFIED, IMAGES, RESULTS, TRAIN_LOG, write_table
 from distalign.store.provenance import by_place, collect, write_provenance
 from distalign.store.usage import measured, usage_file
@@ -115,7 +115,7 @@ def make_run(made: Study, run: str) -> None:
         atomic_write_json(folder / "spec.json", spec)
         write_provenance(folder / "provenance.json", provenance)
         atomic_write_bytes(folder / "adapter/pytorch_lora_weights.safetensors", b"weights of " + run.encode())
-        (folder / "adapter/.snakemake_timestamp").touch()
+        (folder / "adapter" / TIMESTAMP).touch()
 
 
 def make_measurements(made: Study, run: str, women: int) -> Path:

@@ -16,7 +16,7 @@ import pytest
 from distalign.__main__ import main
 from distalign.exclusive import claim
 from distalign.store.archives import extract
-from distalign.store.files import read_json, sha256_file
+from distalign.store.files import TIMESTAMP, read_json, sha256_file
 
 RESULTS = Path("results/mini")
 TOKEN = "planted-0123456789abcdef"
@@ -74,7 +74,7 @@ def test_a_bundle_holds_what_it_should(bundle: Path, tmp_path: Path) -> None:
         "results/mini/logs/finetune/ours_gender/0.usage.json",
     ):  # fmt: skip
         assert f"distalign-mini/{place}" in found
-    assert not [name for name in found if "/images/" in name or name.endswith(".log")]
+    assert not [name for name in found if "/images/" in name or name.endswith((".log", TIMESTAMP))]
     extract(bundle, tmp_path / "out", 1 << 30)
     unpacked = tmp_path / "out/distalign-mini"
     files = read_json(unpacked / "MANIFEST.json")["files"]

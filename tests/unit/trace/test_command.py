@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from distalign.__main__ import VERBS, main
-from distalign.store.files import atomic_write_json
+from distalign.store.files import TIMESTAMP, atomic_write_json, sha256_tree
+from distalign.store.parquet import IMAGES, read_provenance, read_table, write_table
 from helpers.workflow import ROOT
 
 RUN = "results/mini/runs/ours_gender/0"
@@ -61,6 +62,22 @@ def test_check(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("results/mini/classified/original/0/occupations.parquet").unlink()
     assert main(["check", "results/mini/bias/original/0/occupations.parquet"]) == 0
     assert "not here: classified" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_time_stamp_of_snakemake_is_no_change(clone: Path, capsys: pytest.CaptureFixture[str], counted: bool) -> None:
+    """Nor is it for results that were recorded when it counted."""
+    images, adapter = Path("results/mini/images/ours_gender/0/occupations.parquet"), Path(RUN, "adapter")
+    record = read_provenance(images)
+    record["inputs"]["adapter"] = sha256_tree(adapter, stamped=counted)
+    write_table(images, read_table(images, IMAGES), IMAGES, record)
+    for change in (Path.touch, Path.unlink):
+        change(adapter / TIMESTAMP)
+        assert main(["check", str(images)]) == 0
+        assert "CHANGED" not in capsys.readouterr().out
+    weights = adapter / "pytorch_lora_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    assert main(["check", str(images)]) == 1
 
 
 def test_check_of_what_says_nothing(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:

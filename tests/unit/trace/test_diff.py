@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from distalign.__main__ import main
-from distalign.store.files import atomic_write_json, read_json
+from distalign.store.files import TIMESTAMP, atomic_write_json, read_json
 from distalign.store.parquet import IMAGES, RESULTS, TRAIN_LOG, read_provenance, read_table, write_table
 
 MINE = Path("results/mini")
@@ -97,6 +97,14 @@ def test_files_that_one_side_has_and_other_weights(diff: Diff, other: Path) -> N
     assert "only in results/mini: tables/headline.parquet" in text
     assert f"only in {other}: tables/more.parquet" in text
     assert "runs/ours_gender/0/adapter: other weights" in text
+
+
+def test_a_copy_without_snakemakes_time_stamps_is_identical(diff: Diff, other: Path) -> None:
+    stamps = list(other.rglob(TIMESTAMP))
+    assert stamps
+    for stamp in stamps:
+        stamp.unlink()
+    assert diff(MINE, other, status=0).startswith("identical")
 
 
 def test_two_runs_of_one_study(diff: Diff, clone: Path) -> None:

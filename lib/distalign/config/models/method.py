@@ -42,7 +42,7 @@ class Method:
         fit: what fitting takes.
         concepts: whether it must know the concepts of the prompts it is applied to, or some to be fitted on.
         takes_target: whether any target distribution can be asked for.
-        target_needs: the settings without which that is not so.
+        target_needs: the settings without which that is not so, nor `assigns`.
         finetuned: by the trainer of `distalign.alignment`, with all its settings, instead of those below.
         converted: its adapter comes out of a file (`distalign.released`) and is neither trained nor fitted.
         assigns: whether it draws an attribute for each image.
