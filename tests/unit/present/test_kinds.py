@@ -57,7 +57,7 @@ def test_from_files_to_drawing(kind, files):
     texts = figure.findobj(lambda artist: hasattr(artist, "get_text"))
     words = {text.get_text() for text in texts}
     assert "Title" in words
-    assert words & {"Ours", "1  Ours"}  # with its number in the key of a trade-off
+    assert words & {"Ours", "2  Ours"}  # with its number in the key of a trade-off
     assert set(data["run"].to_pylist()) == ({"ours"} if kind == "training_curves" else {"original", "ours"})
 
 
