@@ -30,7 +30,7 @@ STAGES: dict[str, int] = {
     "quality": 1,
     "bias": 1,
     "results": 1,
-    "tables": 2,
+    "tables": 3,
     "figures": 3,
     "early_backbone": 1,
     "gradient_study": 1,
