@@ -61,12 +61,12 @@ test-gpu: setup ## precision, processes, resuming and memory on an NVIDIA GPU
 test-methods: setup ## every method that ours is compared with, through the whole workflow
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile -m methods $(ARGS)
 
-test-slurm: setup ## the workflow through a SLURM on this machine
+test-slurm: setup ## the workflow through a SLURM on this machine, and what goes wrong on a cluster
 	tests/slurm/install.sh
 	$(PYTEST) -m slurm $(ARGS)
 
-test-faults: setup ## kills, full disks, truncated files
-	$(PYTEST) -m faults $(ARGS)
+test-faults: setup ## kills, full disks, truncated files, without SLURM
+	$(PYTEST) -m "faults and not slurm" $(ARGS)
 
 bench: setup ## speed and memory, side by side
 	.venv/bin/python benchmarks/gradient_engine.py $(ARGS)
