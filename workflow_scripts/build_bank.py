@@ -4,6 +4,7 @@ from pathlib import Path
 
 from snakemake.iocontainers import Snakemake
 
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.faces.bank import build_face_bank, load_bank, save_bank
 from distalign.faces.dataset import load_faces
 from distalign.faces.embedding import load_embedder
@@ -20,7 +21,8 @@ with job(snakemake):
         save_bank(bank, load_bank(inputs["bank"]))
     else:
         inputs |= {name: Path(snakemake.input[name]) for name in ("faces", "face_embedding")}
-        faces = load_faces(inputs["faces"], "train").first(settings.get("images"))
+        labels = [*PAPER_ATTRIBUTES, *spec.get("finer", [])]
+        faces = load_faces(inputs["faces"], "train", labels).first(settings.get("images"))
         network = load_embedder(inputs["face_embedding"], device())
         save_bank(bank, build_face_bank(network, faces))
     write_provenance(bank.with_suffix(".provenance.json"), collect("faces", spec, inputs))

@@ -16,7 +16,7 @@ from distalign.alignment.reading import FaceReader
 from distalign.alignment.trainer import FinetunePaths, Judges
 from distalign.alignment.worker import main
 from distalign.classifiers.models import Classifier, build_classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.faces.bank import FaceBank
 from distalign.faces.crop import align_faces
@@ -72,7 +72,7 @@ def tiny_reader(device: torch.device | str = "cpu") -> FaceReader:
 def tiny_judges(spec: Mapping[str, Any], paths: FinetunePaths, device: torch.device) -> Judges:
     labels = torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(2))
     bank = FaceBank(
-        F.normalize(random_matrix(16, 6, 4), dim=1), {name: labels[:, i] for i, name in enumerate(ATTRIBUTES)}
+        F.normalize(random_matrix(16, 6, 4), dim=1), {name: labels[:, i] for i, name in enumerate(PAPER_ATTRIBUTES)}
     )
     return Judges(tiny_reader(device), classifier(2).to(device), bank.to(device))
 
@@ -101,7 +101,7 @@ def tiny_spec(**changes: Any) -> dict[str, Any]:
         "method": "adjusted_dft",
         "align": {
             "gender": {"female": 0.5, "male": 0.5},
-            "race": dict(zip(ATTRIBUTES["race"], [0.4, 0.2, 0.2, 0.2], strict=True)),
+            "race": dict(zip(PAPER_ATTRIBUTES["race"], [0.4, 0.2, 0.2, 0.2], strict=True)),
         },
         "train": ["text_encoder", "unet"],
         "rank": 2,

@@ -15,9 +15,11 @@ import torch
 import yaml
 from safetensors.torch import save
 
+from distalign.config.attributes import ATTRIBUTES
 from distalign.diffusion.pipeline import load_pipeline
+from distalign.faces.bank import load_bank
 from distalign.store.files import read_json
-from distalign.store.parquet import IMAGES, TRAIN_LOG, read_provenance, read_table
+from distalign.store.parquet import BIAS, IMAGES, TRAIN_LOG, read_provenance, read_table
 from helpers.encoders import clip_repository, dino_repository
 from helpers.face_archives import celeba, fairface
 from helpers.hub import REVISION, Hub, Repository, serve, sha256
@@ -30,6 +32,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.timeout(3600)]
 SD15 = ("--config", "preset=sd15")
 TABLE = "results/sd15/tables/small"
 RUNS = ("original", "ours_gender", "released_gender")
+SEVEN = {"from": "ours_gender", "align": {"gender": "uniform", "race7": "uniform"}}  # FairFace's own groups of race
 FACES = 24
 # Images are of 64 pixels and noise; with thresholds that let nearly everything pass, there are faces in it.
 SMALL: dict[str, Any] = {
@@ -90,6 +93,8 @@ def prepared(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     _repin(preset, sha256(hub.repositories["timm/mobilenetv3_large_100.ra_in1k"].files["model.safetensors"]))
     for classifier in preset["classifiers"].values():
         classifier |= {"epochs": 1, "batch_size": 8}
+    for name in ("loss", "evaluation"):
+        preset["classifiers"][name]["labels"]["race7"] = "fairface"
     preset |= SMALL
     for settings in (preset["defaults"], *preset["by_attributes"].values()):
         settings |= BUDGET
@@ -98,8 +103,9 @@ def prepared(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     released = yaml.safe_load((project / "resources/released/rows.yaml").read_text())["runs"]
     config["runs"] = {run: (config["runs"] | released)[run] for run in RUNS}
     config["evaluations"]["occupations"] |= {"at_most": 2}
-    columns = ["bias/gender", "bias/race", "bias/age", "clip_t", "clip_i", "dino", "face_found"]
-    rows = [{"run": run, "label": run} for run in RUNS]
+    config["runs"]["ours_seven"] = SEVEN
+    columns = ["bias/gender", "bias/race", "bias/age", "bias/race7", "clip_t", "clip_i", "dino", "face_found"]
+    rows = [{"run": run, "label": run} for run in config["runs"]]
     table = {"title": "Small", "evaluation": "occupations", "columns": columns, "rows": rows}
     config |= {"tables": {"small": table}, "figures": {}}
     (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -146,6 +152,16 @@ def test_faces_and_classifiers_are_those_of_the_data_sets(project: Path) -> None
     cards = {path.parent.name: path.read_text() for path in results.glob("classifiers/*/card.md")}
     assert cards.keys() == {"loss", "loss_celeba", "evaluation"}
     assert "mobilenet_v3_large" in cards["loss"]
+
+
+def test_all_seven_groups_are_read_and_aligned(project: Path) -> None:
+    results = project / "results/sd15"
+    rows = read_table(results / "bias/ours_seven/0/occupations.parquet", BIAS).to_pylist()
+    seven = {tuple(dict(row["target"])) for row in rows if row["attribute"] == "race7"}
+    assert seven == {ATTRIBUTES["race7"]}
+    assert {row["classifier"] for row in rows if row["attribute"] == "gender+race7"} == {"loss", "evaluation", "reader"}
+    assert "race7=southeast_asian" in (results / "classifiers/evaluation/card.md").read_text()
+    assert set(load_bank(results / "bank.safetensors").labels) == {"gender", "race", "age", "race7"}
 
 
 def test_one_step_was_taken_and_images_share_their_noise(project: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distalign.classifiers.card import card
 from distalign.classifiers.models import Classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, combinable
 from distalign.faces.dataset import UNKNOWN, FaceSet
 from distalign.store.files import atomic_write_text
 from distalign.store.parquet import write_table
@@ -120,7 +120,7 @@ def _groups(labels: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Names and members (N,) of all faces, of every class, and of every combination of classes."""
     yield "all", torch.ones(len(next(iter(labels.values()))), dtype=torch.bool)
     for size in range(1, len(labels) + 1):
-        for names in combinations(labels, size):
+        for names in filter(combinable, combinations(labels, size)):
             for indices in product(*(range(len(ATTRIBUTES[name])) for name in names)):
                 pairs = list(zip(names, indices, strict=True))
                 group = ",".join(f"{name}={ATTRIBUTES[name][index]}" for name, index in pairs)

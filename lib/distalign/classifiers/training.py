@@ -15,7 +15,7 @@ from tqdm import tqdm
 from distalign.classifiers.augmentation import Augmentation, Augmenter, Reconstruct
 from distalign.classifiers.evaluation import evaluate, write_evaluation
 from distalign.classifiers.models import Classifier, build_classifier, save_classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, PAPER_ATTRIBUTES
 from distalign.faces.dataset import UNKNOWN, FaceSet, load_faces, to_float
 from distalign.faces.stored import in_advance
 
@@ -89,7 +89,8 @@ def train_classifier(
         files.setdefault(Path(faces[attribute]), []).append(attribute)
     sets = [load_faces(path, "train", attributes) for path, attributes in files.items()]
     classifier = fit(spec, sets, reconstruct, device, prepare)
-    validation = {path: load_faces(path, "validation") for path in files}
+    shown = {path: dict.fromkeys([*PAPER_ATTRIBUTES, *names]) for path, names in files.items()}
+    validation = {path: load_faces(path, "validation", names) for path, names in shown.items()}
     held_out = {attribute: validation[path] for path, names in files.items() for attribute in names}
     metrics = evaluate(classifier, held_out)
     save_classifier(directory, classifier)

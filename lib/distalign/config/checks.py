@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from distalign.config.attributes import ATTRIBUTES, READER
+from distalign.config.attributes import ATTRIBUTES, LABELLED, READER, combinable
 from distalign.config.expansion import Run
 from distalign.config.fingerprint import fingerprint
 from distalign.config.loading import count_concepts
@@ -70,6 +70,8 @@ def _processes(settings: RunSettings, preset: Preset) -> Iterator[Finding]:
 def _aligned(settings: RunSettings) -> Iterator[Finding]:
     if not settings.align:
         yield ("align",), f"a run of method '{settings.method}' needs an attribute to align"
+    if not combinable(settings.align):
+        yield ("align",), "race and race7 are two groupings of the same; align one of them"
 
 
 def _settings(settings: RunSettings) -> Iterator[Finding]:
@@ -178,6 +180,11 @@ def check_references(runs: Mapping[str, Run], preset: Preset, preset_file: str, 
             if dataset not in preset.faces:
                 path = ("classifiers", name, "labels", attribute)
                 problems.unknown(preset_file, path, "no face data set of this name", dataset, preset.faces)
+            elif attribute not in LABELLED[source := preset.faces[dataset].source]:
+                path = ("classifiers", name, "labels", attribute)
+                others = ", ".join(other for other, labelled in LABELLED.items() if attribute in labelled)
+                message = f"faces of source {source} have no such labels; those of {others} have"
+                problems.add(preset_file, path, message, dataset)
     for key, user in (("bank", preset.bank), ("reader", preset.reader)):
         if user is not None and user.faces is not None and user.faces not in preset.faces:
             problems.unknown(preset_file, (key, "faces"), "no face data set of this name", user.faces, preset.faces)

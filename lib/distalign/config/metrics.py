@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, combinable
 
 QUALITY = ("kid", "fd_dino")  # of all images of a run together, not per prompt
 SECONDS = "seconds"  # of finetuning or fitting
@@ -16,7 +16,8 @@ PLAIN = ("clip_t", "clip_i", "dino", "face_found", "concept_readable", *QUALITY,
 def attribute_sets() -> list[str]:
     """Single and joint attributes: `gender`, `race`, ..., `gender+race`, ..."""
     sizes = range(1, len(ATTRIBUTES) + 1)
-    return ["+".join(names) for size in sizes for names in combinations(ATTRIBUTES, size)]
+    sets = (names for size in sizes for names in combinations(ATTRIBUTES, size))
+    return ["+".join(names) for names in sets if combinable(names)]
 
 
 def metric_names() -> list[str]:

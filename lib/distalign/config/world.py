@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from distalign.config.attributes import ATTRIBUTES, READER
+from distalign.config.attributes import ATTRIBUTES, LABELLED, PAPER_ATTRIBUTES, READER
 from distalign.config.models import Preset
 from distalign.config.once import once
 from distalign.config.specs import drop_none
@@ -39,20 +39,25 @@ class World:
     def bank_spec(self) -> dict[str, Any]:
         """What the bank of real faces depends on."""
         weights = self.preset.face_embedding.model_dump()
-        return drop_none({"bank": self._faces_used(self.preset.bank), "face_embedding": weights})
+        bank = self._faces_used(self.preset.bank)
+        return drop_none({"bank": bank, "face_embedding": weights, "finer": self._finer(self.preset.bank.faces)})
 
     def reader_spec(self) -> dict[str, Any]:
         """What the labelled faces of the independent reader depend on; empty without one."""
         if self.preset.reader is None:
             return {}
-        faces = self.faces_spec(self.preset.reader.faces)
-        return drop_none({"bank": {"faces": faces}, "face_embedding": self.preset.face_embedding.model_dump()})
+        faces, weights = self.faces_spec(self.preset.reader.faces), self.preset.face_embedding.model_dump()
+        finer = self._finer(self.preset.reader.faces)
+        return drop_none({"bank": {"faces": faces}, "face_embedding": weights, "finer": finer})
 
     @once
     def read(self) -> dict[str, list[str]]:
-        """The attributes each classifier reads, in the order of ATTRIBUTES; the independent reader reads all."""
+        """The attributes each classifier reads, in the order of ATTRIBUTES; the reader all that its faces have."""
         read = {name: [a for a in ATTRIBUTES if a in it.labels] for name, it in self.preset.classifiers.items()}
-        return read | ({READER: list(ATTRIBUTES)} if self.preset.reader else {})
+        if self.preset.reader is None:
+            return read
+        labelled = LABELLED[self.preset.faces[self.preset.reader.faces].source]
+        return read | {READER: [a for a in (*PAPER_ATTRIBUTES, *self._finer_read()) if a in labelled]}
 
     @once
     def _generator(self) -> dict[str, Any]:
@@ -79,6 +84,17 @@ class World:
             "encoders": preset.encoders.training.model_dump(),
             "face_embedding": preset.face_embedding.model_dump(),
         }
+
+    @once
+    def _finer_read(self) -> list[str]:
+        """The attributes besides the paper's that any classifier reads."""
+        asked = {attribute for it in self.preset.classifiers.values() for attribute in it.labels}
+        return [attribute for attribute in ATTRIBUTES if attribute in asked - PAPER_ATTRIBUTES.keys()]
+
+    def _finer(self, faces: str | None) -> list[str] | None:
+        """Those of them that a face data set labels; None for none, so that nothing changes for who asks for none."""
+        labelled = LABELLED[self.preset.faces[faces].source] if faces else ()
+        return [attribute for attribute in self._finer_read() if attribute in labelled] or None
 
     def _faces_used(self, user: Any) -> dict[str, Any] | None:
         return user and {**user.model_dump(), "dataset": self.faces_spec(user.faces) if user.faces else None}

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, PAPER_ATTRIBUTES, RACE7
 from distalign.errors import UserError
 from distalign.faces.stored import StoredImages
-from distalign.store.parquet import FACES, read_batches
+from distalign.store.parquet import FACES, PUBLISHED_FACES, read_batches
 
 UNKNOWN = -1
 ROWS_AT_ONCE = 1024
@@ -60,24 +60,26 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def load_faces(path: Path, split: str, attributes: Iterable[str] = ATTRIBUTES) -> FaceSet:
+def load_faces(path: Path, split: str, attributes: Iterable[str] = PAPER_ATTRIBUTES) -> FaceSet:
     """Faces of one split that were found by the detector; all images must have one size.
 
     Args:
         path: A Parquet file with the columns of `FACES`.
         split: `train`, `validation` or `test`.
-        attributes: Labels to read.
+        attributes: Labels to read; race7 is read from the words of FairFace.
 
     Raises:
         UserError: unreadable file, no face in the split, an unknown class word, or images of several sizes.
     """
     names = tuple(attributes)
     boxes = ["x1", "y1", "x2", "y2"]
-    columns = ["image", "split", *names, "identity", "found", *boxes, "landmarks"]
+    stored = {name: "published_race" if name == RACE7 else name for name in names}
+    columns = ["image", "split", *stored.values(), "identity", "found", *boxes, "landmarks"]
+    schema = PUBLISHED_FACES if RACE7 in names else FACES
     parts: list[pa.RecordBatch] = []
 
     def cells() -> Iterator[bytes]:
-        for rows in read_batches(path, FACES, ROWS_AT_ONCE, columns):
+        for rows in read_batches(path, schema, ROWS_AT_ONCE, columns):
             chosen = rows.filter(pc.and_(pc.equal(rows["split"], split), rows["found"]))
             parts.append(chosen.drop_columns(["image", "split", "found"]))
             yield from pc.struct_field(chosen["image"], "bytes").to_pylist()
@@ -90,7 +92,7 @@ def load_faces(path: Path, split: str, attributes: Iterable[str] = ATTRIBUTES) -
         images=images if math.prod(images.shape) > DECODED_BYTES else images[torch.arange(len(images))],
         boxes=torch.from_numpy(np.stack([table[name].to_numpy() for name in boxes], 1).astype(np.float32)),
         landmarks=torch.tensor(table["landmarks"].to_pylist()).view(-1, 5, 2),
-        labels={name: _label_indices(path, table[name], name) for name in names},
+        labels={name: _label_indices(path, table[column], name) for name, column in stored.items()},
         identity=torch.from_numpy(table["identity"].fill_null(UNKNOWN).to_numpy().copy()),
     )
 
@@ -98,6 +100,8 @@ def load_faces(path: Path, split: str, attributes: Iterable[str] = ATTRIBUTES) -
 def _label_indices(path: Path, words: pa.ChunkedArray, attribute: str) -> Tensor:
     """Class indices of class words, -1 for null."""
     classes = ATTRIBUTES[attribute]
+    if attribute == RACE7:  # `Middle Eastern` is middle_eastern
+        words = pc.replace_substring(pc.utf8_lower(words), " ", "_")
     unknown = sorted(set(pc.unique(words).to_pylist()) - {*classes, None})
     if unknown:
         raise UserError(f"{path}: column {attribute}: unknown classes {unknown}; known are {list(classes)}.")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.measure.bias import (
     NO_FACE,
@@ -27,7 +27,7 @@ from distalign.store.parquet import RESULTS, to_table
 REFERENCE_PART, FLOOR_PART = "reference", "floor"
 KID_SCALE = 1000.0  # KID is reported times this
 GROUPS = 24  # of photographs, which show no prompts
-ALL = "+".join(ATTRIBUTES)  # all attributes jointly
+ALL = "+".join(PAPER_ATTRIBUTES)  # all attributes jointly
 FEWEST = 2  # real pictures of a prompt and combination of classes
 
 
@@ -110,7 +110,7 @@ def _pictures(reference: pa.Table, part: str, prompts: list[str], mix: Array) ->
 def _labels(table: pa.Table) -> Indices:
     """Combination of classes each picture shows, as an index into the cells of all attributes; -1 if not known."""
     names = {name: number for number, name in enumerate(cells(ALL))}
-    columns = [table[attribute].to_pylist() for attribute in ATTRIBUTES]
+    columns = [table[attribute].to_pylist() for attribute in PAPER_ATTRIBUTES]
     joined = ["+".join(map(str, classes)) for classes in zip(*columns, strict=True)]
     return np.array([names.get(name, NO_FACE) for name in joined], np.int64)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.faces.dataset import to_float
 from distalign.measure.realism import FLOOR_PART, REFERENCE_PART
@@ -54,7 +54,7 @@ def write_reference(
         while rows := list(islice(remaining, batch)):
             images = to_float(torch.stack([row.image for row in rows]).to(device))
             columns: dict[str, Any] = {"part": [row.part for row in rows], "prompt_id": [row.prompt_id for row in rows]}
-            columns |= {name: [row.classes.get(name) for row in rows] for name in ATTRIBUTES}
+            columns |= {name: [row.classes.get(name) for row in rows] for name in PAPER_ATTRIBUTES}
             writer.write(columns | {"dino": encode(images).cpu().numpy()})
 
 

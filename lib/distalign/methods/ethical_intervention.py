@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, RACE7
 from distalign.diffusion.intervention import Batch, Intervention
 from distalign.methods.assignment import Target
 from distalign.methods.world import World
@@ -35,6 +35,6 @@ class Intervened(Intervention):
 
 def apply(world: World, settings: Mapping[str, Any], target: Target, fitted: Mapping[str, Tensor]) -> Intervention:
     """The intervention; nothing is fitted."""
-    said = {"race": settings["race_words"]}
+    said = dict.fromkeys(("race", RACE7), settings["race_words"])
     names = [said.get(attribute, attribute) for attribute in ATTRIBUTES if attribute in target]
     return Intervened(names, settings["text"] == "irrelevant")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.miniworld.people import Ints
 from distalign.miniworld.world import STYLES, Concept
 from distalign.prompts import fill
@@ -56,14 +56,14 @@ def plan_captions(
     A share `explicit` of the captions spells out some attributes, each class equally likely; of those, a share
     `anyone` names no concept. Returns the drafts and per attribute the class index to paint, -1 where left open.
     """
-    drafts, forced = [], {a: np.full(len(concepts), -1, np.int64) for a in ATTRIBUTES}
+    drafts, forced = [], {a: np.full(len(concepts), -1, np.int64) for a in PAPER_ATTRIBUTES}
     for i, concept in enumerate(concepts):
         said: dict[str, str] = {}
         if rng.random() < explicit:
-            chosen = [a for a in ATTRIBUTES if rng.random() < 0.55] or [list(ATTRIBUTES)[rng.integers(3)]]
+            chosen = [a for a in PAPER_ATTRIBUTES if rng.random() < 0.55] or [list(PAPER_ATTRIBUTES)[rng.integers(3)]]
             for attribute in chosen:
-                forced[attribute][i] = rng.integers(len(ATTRIBUTES[attribute]))
-                said[attribute] = ATTRIBUTES[attribute][forced[attribute][i]]
+                forced[attribute][i] = rng.integers(len(PAPER_ATTRIBUTES[attribute]))
+                said[attribute] = PAPER_ATTRIBUTES[attribute][forced[attribute][i]]
         nobody = bool(said) and rng.random() < anyone
         drafts.append(Draft(None if nobody else concept, said))
     return drafts, forced

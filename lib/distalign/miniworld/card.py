@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.miniworld.captions import Draft
 from distalign.miniworld.quality import Settings, paint
@@ -32,7 +32,7 @@ def write_samples(root: Path, settings: Settings) -> None:
     pipeline = load_pipeline(root / "backbone")
     drafts = [Draft(c, {}) for c in occupations("test")[::4] for _ in range(12)]
     guard = concepts()["school guard"]
-    pairs = [(a, c) for a, classes in ATTRIBUTES.items() for c in classes]
+    pairs = [(a, c) for a, classes in PAPER_ATTRIBUTES.items() for c in classes]
     drafts += [Draft(guard, {a: c}) for a, c in pairs for _ in range(3)]
     images = paint(pipeline, drafts, settings, "samples")
     sheet = contact_sheet(((images + 1) * 127.5).round().to(torch.uint8), columns=12)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.faces.detector import Detector, FaceBatch, largest
 from distalign.miniworld.people import People
 from distalign.miniworld.renderer import render
@@ -60,7 +60,7 @@ def _columns(images: torch.Tensor, people: People, faces: FaceBatch) -> dict[str
     def known(values: torch.Tensor) -> list[Any]:
         return [v if ok else None for v, ok in zip(values.tolist(), found, strict=True)]
 
-    columns: dict[str, list[Any]] = {a: people.labels(a) for a in ATTRIBUTES}
+    columns: dict[str, list[Any]] = {a: people.labels(a) for a in PAPER_ATTRIBUTES}
     columns["image"] = [{"bytes": encode_png(i.permute(1, 2, 0).numpy()), "path": ""} for i in images]
     columns["found"] = found
     columns |= {name: known(faces.boxes[:, i]) for i, name in enumerate(("x1", "y1", "x2", "y2"))}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,7 +44,7 @@ _DARK_EYES = np.array([(0.16, 0.09, 0.06), (0.22, 0.13, 0.08), (0.12, 0.07, 0.05
 class People:
     """Features of `n` people; lengths are in units of half the picture's width at scale 1."""
 
-    gender: Ints  # index into ATTRIBUTES["gender"]
+    gender: Ints  # index into PAPER_ATTRIBUTES["gender"]
     race: Ints
     age: Ints
     skin: Floats  # (n, 3) RGB
@@ -84,7 +84,7 @@ class People:
 
     def labels(self, attribute: str) -> list[str]:
         """Class names of one attribute, one per person."""
-        classes = ATTRIBUTES[attribute]
+        classes = PAPER_ATTRIBUTES[attribute]
         return [classes[i] for i in getattr(self, attribute)]
 
 

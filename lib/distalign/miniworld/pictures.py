@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.miniworld.captions import plan_captions, write_caption
 from distalign.miniworld.people import Ints, draw_people
 from distalign.miniworld.renderer import render
@@ -51,7 +51,7 @@ def draw_pictures(
     uniform = np.array([d.concept is None or not skewed for d in drafts])
     labels = {
         a: np.where(forced[a] >= 0, forced[a], np.where(uniform, balanced[i], typical[i]))
-        for i, a in enumerate(ATTRIBUTES)
+        for i, a in enumerate(PAPER_ATTRIBUTES)
     }
     styles = np.where(rng.random(n) < _PLAIN, 0, rng.integers(1, len(STYLES), size=n))
     people = draw_people(labels["gender"], labels["race"], labels["age"], rng)
@@ -80,5 +80,5 @@ def load_pictures(directory: Path) -> Pictures:
     """Read what `save_pictures` wrote."""
     tensors = load_file(directory / "pictures.safetensors")
     words = json.loads((directory / "captions.json").read_text())
-    labels = {a: tensors[a].numpy() for a in ATTRIBUTES}
+    labels = {a: tensors[a].numpy() for a in PAPER_ATTRIBUTES}
     return Pictures(tensors["images"], words["captions"], words["concepts"], labels, tensors["styles"].numpy())

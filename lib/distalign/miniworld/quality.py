@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distalign.classifiers.concepts import ConceptReader, load_concept_reader
 from distalign.classifiers.models import Classifier, load_classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.pipeline import Pipeline, load_pipeline
 from distalign.diffusion.sampler import generate
 from distalign.faces.detector import Detector, largest
@@ -68,7 +68,7 @@ def measure_original(
     names = readers.concepts.recognise(images)
     right = [name == d.concept.name for name, d in zip(names, drafts, strict=True) if d.concept]
     facts = {"face_found": float(found.float().mean()), "concept_readable": float(np.mean(right))}
-    for attribute, words in ATTRIBUTES.items():
+    for attribute, words in PAPER_ATTRIBUTES.items():
         values = []
         for chosen, ok in zip(classes[attribute].split(per_concept), found.split(per_concept), strict=True):
             counts = torch.bincount(chosen[ok], minlength=len(words)).numpy()
@@ -83,7 +83,7 @@ def measure_obedience(
 ) -> dict[str, float]:
     """Share of pictures that show the attribute word their prompt says: per class, and the mean per attribute."""
     facts: dict[str, float] = {}
-    for attribute, words in ATTRIBUTES.items():
+    for attribute, words in PAPER_ATTRIBUTES.items():
         drafts = [Draft(concept, {attribute: word}) for word, concept in product(words, concepts) for _ in range(2)]
         found, classes = read(paint(pipeline, drafts, settings, f"obey {attribute}"), readers)
         wanted = torch.tensor([words.index(d.said[attribute]) for d in drafts])

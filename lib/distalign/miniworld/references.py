@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.measure.realism import FLOOR_PART, REFERENCE_PART
 from distalign.measure.reference import Picture
@@ -34,12 +34,12 @@ def rendered_portraits(prompts: Sequence[Prompt], count: int, seed: int) -> Iter
             styles = np.full(count, read_style(prompt.text), np.int64)
             scene = draw_scene([looks[prompt.id]] * count, people, styles, rng)
             for index, image in enumerate(render(people, scene)):
-                yield Picture(part, prompt.id, image, {name: people.labels(name)[index] for name in ATTRIBUTES})
+                yield Picture(part, prompt.id, image, {name: people.labels(name)[index] for name in PAPER_ATTRIBUTES})
 
 
 def balanced_classes(count: int, rng: np.random.Generator) -> tuple[Ints, Ints, Ints]:
     """Class indices (count,) of gender, race, age: every combination equally often, those left over at random."""
-    sizes = tuple(map(len, ATTRIBUTES.values()))
+    sizes = tuple(map(len, PAPER_ATTRIBUTES.values()))
     cells = rng.permutation(np.prod(sizes))
     gender, race, age = np.unravel_index(cells[np.arange(count) % len(cells)], sizes)
     return gender, race, age

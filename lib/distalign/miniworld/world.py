@@ -159,7 +159,7 @@ class Concept:
     split: str  # train | validation | test
     look: Look
     male: float  # share of perceived men among its training pictures
-    race: tuple[float, float, float, float]  # shares in the order of ATTRIBUTES["race"]
+    race: tuple[float, float, float, float]  # shares in the order of PAPER_ATTRIBUTES["race"]
     old: float
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.errors import UserError
+from distalign.present.labels import class_label
 from distalign.present.style import CLASS_COLOURS, FAINT, INK, MUTED, styled
 from distalign.store.parquet import class_columns, decode_image
 
@@ -186,7 +187,7 @@ def _draw_image(axes: Axes, item: Shown, corner: tuple[float, float], attributes
         axes.add_patch(Rectangle((left + x1, top + y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line))
     for number, attribute in enumerate(attributes):
         level = top + 1 + GAP / 2 + number * LINE
-        axes.text(left, level + LINE / 2, classes[attribute], fontsize=6 * scale, color=INK, va="center")
+        axes.text(left, level + LINE / 2, class_label(classes[attribute]), fontsize=6 * scale, color=INK, va="center")
         colour, share = CLASS_COLOURS[attribute][classes[attribute]], confidences[attribute]
         for part, shade in ((1.0, FAINT), (share, colour)):
             axes.add_patch(Rectangle((left + 0.5, level + 0.3 * LINE), part / 2, 0.4 * LINE, color=shade, linewidth=0))
@@ -195,7 +196,7 @@ def _draw_image(axes: Axes, item: Shown, corner: tuple[float, float], attributes
 def _legend(figure: Figure, attributes: Sequence[str], layout: Layout) -> None:
     """Classes and their colours, one line per attribute."""
     for number, name in enumerate(attributes):
-        handles = [Patch(color=CLASS_COLOURS[name][value], label=value) for value in ATTRIBUTES[name]]
+        handles = [Patch(color=CLASS_COLOURS[name][value], label=class_label(value)) for value in ATTRIBUTES[name]]
         level = 1 - (EDGE + 0.24 + LEGEND * number) / layout.size[1]
         word = f"predicted {name}" + (": frame and bar" if number == 0 else ": bar (full: probability 1)")
         figure.text(layout.place[0], level, word, fontsize=7.5, va="top")

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from distalign.config.attributes import ATTRIBUTES
 from distalign.errors import UserError
-from distalign.present.labels import attribute_label
+from distalign.present.labels import attribute_label, class_label
 from distalign.present.style import INK, MUTED, RUN_COLOURS, styled
 
 FREQUENCIES = pa.schema(
@@ -71,7 +71,7 @@ def frequency_bars(
         for axes, (attribute, value) in zip(grid, panels, strict=True):
             own = [row for row in rows if (row["attribute"], row["class"]) == (attribute, value)]
             _draw(axes, own, list(runs), names)
-            axes.set_title(f"{attribute_label(attribute)}: {value}")
+            axes.set_title(f"{attribute_label(attribute)}: {class_label(value)}")
         grid[len(panels) // 2].set_xlabel("share of images with a face", color=MUTED)
         grid[0].set_yticks(range(len(names)), words)
         grid[0].set_ylim(len(names) - 0.4, -0.6)

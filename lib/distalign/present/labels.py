@@ -1,5 +1,6 @@
 """What metrics, attributes and prompts are called in print."""
 
+from distalign.config.attributes import RACE7
 from distalign.config.metrics import (
     INFERENCE_COST,
     INFERENCE_SECONDS,
@@ -10,8 +11,14 @@ from distalign.config.metrics import (
 )
 
 ARROWS = {"lower": "↓", "higher": "↑", None: ""}
-SHORT = {"gender": "Gender", "race": "Race", "age": "Age"}
-INITIALS = {"gender": "G", "race": "R", "age": "A"}
+SHORT = {"gender": "Gender", "race": "Race", "age": "Age", RACE7: "Race (7)"}
+INITIALS = {"gender": "G", "race": "R", "age": "A", RACE7: "R7"}
+NARROW = {
+    "middle_eastern": "M. eastern",
+    "latino_hispanic": "latino",
+    "east_asian": "E. asian",
+    "southeast_asian": "S.E. asian",
+}
 PLAIN = {
     "clip_t": "CLIP-T",
     "clip_i": "CLIP-I",
@@ -30,6 +37,11 @@ PLAIN = {
     "loss/face": "Face loss",
     "loss/preserve": "Preservation loss",
 }
+
+
+def class_label(name: str) -> str:
+    """A class where there is little room: beside a bar, in a legend."""
+    return NARROW.get(name, name)
 
 
 def attribute_label(attribute: str) -> str:

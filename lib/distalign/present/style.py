@@ -10,6 +10,7 @@ import matplotlib as mpl
 import pyarrow as pa
 from matplotlib.figure import Figure
 
+from distalign.config.attributes import RACE7
 from distalign.store.files import atomic_write_bytes
 from distalign.store.parquet import write_table
 
@@ -20,6 +21,15 @@ CLASS_COLOURS = {
     "gender": {"female": "#D55E00", "male": "#0072B2"},
     "race": {"wmelh": "#E69F00", "asian": "#009E73", "black": "#56B4E9", "indian": "#CC79A7"},
     "age": {"young": "#F0E442", "old": "#000000"},
+    RACE7: {
+        "white": "#E69F00",
+        "middle_eastern": "#D55E00",
+        "latino_hispanic": "#F0E442",
+        "east_asian": "#009E73",
+        "southeast_asian": "#0072B2",
+        "black": "#56B4E9",
+        "indian": "#CC79A7",
+    },
 }
 # The first run shown is what the others are compared with.
 RUN_COLOURS = ("#9a9a9a", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

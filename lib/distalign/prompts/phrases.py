@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from distalign.config.attributes import WORDS
+from distalign.config.attributes import RACE7, WORDS
 from distalign.prompts.prompt_set import Prompt, article
 
 ANYONE = "person"
-_ORDER = ("age", "race", "gender")  # as English puts them
+_ORDER = ("age", "race", RACE7, "gender")  # as English puts them
 
 
 def phrase(classes: Mapping[str, str], noun: str = ANYONE) -> str:

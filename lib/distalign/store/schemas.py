@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, PAPER_ATTRIBUTES
 
 STRING, INT32, INT64, FLOAT, DOUBLE, BOOL = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.bool_()
 VECTOR = pa.list_(FLOAT)
@@ -41,7 +41,7 @@ FACES = pa.schema(
         _required("image_id", STRING),
         _required("image", IMAGE),
         _required("split", STRING),
-        *(pa.field(attribute, STRING) for attribute in ATTRIBUTES),
+        *(pa.field(attribute, STRING) for attribute in PAPER_ATTRIBUTES),
         pa.field("identity", INT64),
         *FACE_FIELDS,
     ]
@@ -90,7 +90,7 @@ REFERENCE = pa.schema(
     [
         _required("part", STRING),
         pa.field("prompt_id", STRING),
-        *(pa.field(attribute, STRING) for attribute in ATTRIBUTES),
+        *(pa.field(attribute, STRING) for attribute in PAPER_ATTRIBUTES),
         _required("dino", VECTOR),
     ]
 )

@@ -186,6 +186,30 @@ def test_columns_the_classifier_of_a_row_does_not_read(raw: dict[str, Any], root
     assert found["tables.comparison.columns[1]"] == "classifier 'loss_celeba' does not read race"
 
 
+@pytest.mark.parametrize(
+    ("attribute", "dataset", "source"), [("race7", "loss_faces", "rendered"), ("race", "celeba", "celeba")]
+)
+def test_labels_that_a_data_set_does_not_have(
+    raw: dict[str, Any], own_root: Path, attribute: str, dataset: str, source: str
+) -> None:
+    name = "sd15" if source == "celeba" else "mini"
+    own_preset(own_root, name, {"classifiers": {"loss": {"labels": {attribute: dataset}}}})
+    found = listed({**raw, "preset": "own"}, own_root)[f"classifiers.loss.labels.{attribute}"]
+    assert found == f"faces of source {source} have no such labels; those of " + (
+        "fairface have" if attribute == "race7" else "rendered, fairface have"
+    )
+
+
+def test_both_groupings_of_race_are_not_aligned_together(raw: dict[str, Any], problems_of: ProblemsOf) -> None:
+    raw["runs"]["both"] = {"from": "ours_gender", "align": {"race": "uniform", "race7": "uniform"}}
+    assert problems_of(raw)["runs.both.align"] == "race and race7 are two groupings of the same; align one of them"
+
+
+def own_preset(root: Path, base: str, settings: dict[str, Any]) -> None:
+    """A preset `own` from another."""
+    (root / "presets/own.yaml").write_text(yaml.safe_dump({"from": base, "description": "own", **settings}))
+
+
 def test_problems_of_a_preset_name_its_file(raw: dict[str, Any], own_root: Path) -> None:
     path = own_root / "presets" / "mini.yaml"
     text = path.read_text().replace("rank: 8", "rnk: 8").replace("prompts_per_step: 4", "prompts_per_step: 7")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import ATTRIBUTES, PAPER_ATTRIBUTES
 from distalign.config.files import read_yaml
 from distalign.config.fingerprint import fingerprint
 from distalign.config.models import RunSettings
@@ -29,7 +29,7 @@ def test_runs_inherit_and_targets_are_complete(raw: dict[str, Any], root: Path) 
         "align": {"age": {"old": 0.25, "young": 0.75}, "gender": "uniform"},
     }
     study = load_study(raw, root)
-    assert study.runs["ours_race"].align == {"race": dict.fromkeys(ATTRIBUTES["race"], 0.25)}
+    assert study.runs["ours_race"].align == {"race": dict.fromkeys(PAPER_ATTRIBUTES["race"], 0.25)}
     assert study.runs["aged"].align == {"gender": {"female": 0.5, "male": 0.5}, "age": {"young": 0.75, "old": 0.25}}
     assert list(study.runs["aged"].align["age"]) == ["young", "old"]
     assert study.runs["aged"].train == ["text_encoder"]
@@ -252,8 +252,29 @@ def test_every_preset_completes_the_paper(root: Path, preset: str) -> None:
         assert study.faces_spec(dataset)["source"] in {"rendered", "celeba", "fairface"}
 
 
+def test_all_seven_groups_of_race_on_request(raw: dict[str, Any], own_root: Path) -> None:
+    before = load_study({**raw, "preset": "sd15"}, own_root)
+    labels = {name: {"labels": {"race7": "fairface"}} for name in ("loss", "evaluation")}
+    preset = {"from": "sd15", "description": "seven", "classifiers": labels, "reader": {"faces": "fairface"}}
+    (own_root / "presets/seven.yaml").write_text(yaml.safe_dump(preset))
+    raw["runs"]["seven"] = {"from": "ours_gender", "align": {"gender": "uniform", "race7": "uniform"}}
+    raw["tables"]["comparison"]["columns"] += [
+        "bias/gender+race7",
+        "frequency/race7=latino_hispanic",
+        "bias/race7@reader",
+    ]
+    study = load_study({**raw, "preset": "seven"}, own_root)
+    assert study.runs["seven"].align["race7"] == dict.fromkeys(ATTRIBUTES["race7"], 1 / 7)
+    assert study.finetune_spec("seven", 0)["loss"]["agree"] == {"gender": 0.2, "race7": 0.6}
+    assert study.read()["evaluation"] == study.read()["reader"] == ["gender", "race", "age", "race7"]
+    assert study.bank_spec()["finer"] == study.reader_spec()["finer"] == ["race7"]
+    # who does not ask for it has what was there before
+    assert before.read()["evaluation"] == before.read()["reader"] == ["gender", "race", "age"]
+    assert "finer" not in before.bank_spec() and "finer" not in before.reader_spec()
+
+
 def test_sd15_has_the_papers_values(raw: dict[str, Any], root: Path) -> None:
-    raw["runs"]["ours_age"] = {"from": "ours_gender", "align": dict.fromkeys(ATTRIBUTES, "uniform")}
+    raw["runs"]["ours_age"] = {"from": "ours_gender", "align": dict.fromkeys(PAPER_ATTRIBUTES, "uniform")}
     runs = load_study({**raw, "preset": "sd15"}, root).runs
     names = ["ours_gender", "ours_race", "ours_gender_race", "ours_age"]
     assert [runs[name].images_per_step for name in names] == [24, 32, 32, 40]
@@ -261,7 +282,7 @@ def test_sd15_has_the_papers_values(raw: dict[str, Any], root: Path) -> None:
     assert [runs[name].loss.image for name in names] == [8, 6, 8, 8]
     assert [runs[name].loss.face for name in names] == [1, 0.1, 0.1, 0.1]
     assert [runs[name].loss.face_confidence for name in names] == [0.9, 0.9, 0.8, 0.75]
-    assert runs["ours_gender"].loss.agree == {"gender": 0.2, "race": 0.6, "age": 0.6}
+    assert runs["ours_gender"].loss.agree.items() >= {"gender": 0.2, "race": 0.6, "age": 0.6}.items()
     assert runs["ours_gender"].classifier == "loss_celeba"
     assert all(runs[name].confidence == 0.8 and runs[name].rank == 50 for name in names)
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from distalign.config.attributes import ATTRIBUTES
 from distalign.config.models.faces import Faces
 from distalign.datasets.celeba import open_celeba
 from distalign.datasets.fairface import mapped, open_fairface
@@ -111,7 +112,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_fairface(tmp_path: Path, form: str) -> None:
-    _, rows, left_out = write(FORMS[form](tmp_path / "fairface"), "fairface")
+    path, rows, left_out = write(FORMS[form](tmp_path / "fairface"), "fairface")
     images, people = portraits(12, *FAIRFACE_SIZE)
     assert not left_out
     assert [row["image"]["bytes"] for row in rows] == images
@@ -122,6 +123,9 @@ def test_fairface(tmp_path: Path, form: str) -> None:
     assert [row["race"] for row in rows] == [groups[RACES[i % 7]] for i in range(12)]
     assert [row["age"] for row in rows] == ["old" if i % 9 >= 5 else "young" for i in range(12)]
     assert [row["split"] for row in rows[:8]] == ["train"] * 8
+    faces = load_faces(path, "train", ["race", "race7"])
+    seven = [ATTRIBUTES["race7"][index].replace("_", " ") for index in faces.labels["race7"].tolist()]
+    assert seven == [RACES[i % 7].lower().replace("_", " ") for i in range(8)]
     # the same halves in every form
     expected = [mapped(f"val/{i}.jpg", {"gender": "Male", "race": "White", "age": "3-9"}, 40) for i in range(1, 5)]
     assert [row["split"] for row in rows[8:]] == [it["split"] for it in expected if it]

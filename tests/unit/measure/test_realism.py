@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.measure import quality
 from distalign.measure.bias import RunKey, cells
@@ -13,7 +13,7 @@ from unit.measure.predictions import predictions
 KEY = RunKey("mini", "ours", 0, "occupations")
 PROMPTS = [f"prompt-{number}" for number in range(8)]
 IMAGES = 160  # 20 of each prompt
-KINDS = [dict(zip(ATTRIBUTES, name.split("+"), strict=True)) for name in cells(ALL)]
+KINDS = [dict(zip(PAPER_ATTRIBUTES, name.split("+"), strict=True)) for name in cells(ALL)]
 
 
 def normal(seed, images=IMAGES, dimension=4, mean=0.0, scale=1.0):
@@ -34,7 +34,7 @@ def features(vectors):
 
 def classified(kinds):
     images = [(PROMPTS[i % 8], kind) for i, kind in enumerate(kinds)]
-    return predictions(images, ("evaluation",), tuple(ATTRIBUTES))
+    return predictions(images, ("evaluation",), tuple(PAPER_ATTRIBUTES))
 
 
 def reference(labelled=True, each=4, prompts=PROMPTS, different=0.0):
@@ -44,7 +44,7 @@ def reference(labelled=True, each=4, prompts=PROMPTS, different=0.0):
     parts, ids, kinds = zip(*rows, strict=True)
     vectors = normal(1, len(rows)) + different * looks(kinds)
     columns = {"part": parts, "prompt_id": ids if labelled else [None] * len(rows), "dino": vectors.astype(np.float32)}
-    columns |= {name: [kind[name] if labelled else None for kind in kinds] for name in ATTRIBUTES}
+    columns |= {name: [kind[name] if labelled else None for kind in kinds] for name in PAPER_ATTRIBUTES}
     return to_table(columns, REFERENCE)
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.methods.world import World
 from distalign.prompts import Prompt
 
 STEPS, GUIDANCE = 3, 3.0
-UNIFORM = {attribute: {name: 1 / len(names) for name in names} for attribute, names in ATTRIBUTES.items()}
+UNIFORM = {attribute: {name: 1 / len(names) for name in names} for attribute, names in PAPER_ATTRIBUTES.items()}
 
 
 def prompt(concept: str, split: str = "train") -> Prompt:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distalign.alignment.reading import FaceReader
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.diffusion.noise import initial_noise
 from distalign.faces.detector import FaceBatch
@@ -64,7 +64,7 @@ def losses(images: Tensor, batch: Batch, how: str) -> Tensor:
     chosen = [cells(BOTH)[cell] for cell in assign(BOTH, batch, how)]
     logits = Rule()(Rule().chips(images, images))
     parts = [
-        F.cross_entropy(logits[a], torch.tensor([ATTRIBUTES[a].index(c[a]) for c in chosen]), reduction="none")
+        F.cross_entropy(logits[a], torch.tensor([PAPER_ATTRIBUTES[a].index(c[a]) for c in chosen]), reduction="none")
         for a in BOTH
     ]
     return torch.stack(parts).sum(0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.diffusion.intervention import Batch, Intervention, render
 from distalign.methods.assignment import Target, assign, cells
 from distalign.methods.fair_diffusion import FairDiffusion, edits, keep_largest
@@ -129,7 +129,7 @@ def test_the_added_text_is_that_of_the_drawn_cell(batch: Batch) -> None:
     method = make(RACE, scale=1.0, threshold=0.0, momentum=0.0, warmup=0.0)
     own = sampling(batch, len(method.branches), STEPS, guidance=3.0)
     scores = torch.zeros(len(method.branches) + 2, 8, 4, 5, 5)
-    for number, name in enumerate(ATTRIBUTES["race"]):
+    for number, name in enumerate(PAPER_ATTRIBUTES["race"]):
         scores[1 + method.branches.index(phrase({"race": name}))] = number + 1
     found = method.score(known_step(own, 0, scores))[:, 0, 0, 0]
     assert found.tolist() == [cell + 1 for cell in assign(RACE, batch, "quota")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.measure.bias import bias
 from distalign.miniworld.captions import TEMPLATE, Draft, describe, fill, plan_captions, write_caption
 from distalign.miniworld.prompt_files import write_prompt_sets
@@ -72,7 +72,7 @@ def test_captions_force_exactly_what_they_say() -> None:
     chosen = [concepts()["senator"]] * 6000
     drafts, forced = plan_captions(chosen, explicit=0.5, anyone=0.2, rng=np.random.default_rng(1))
     for i, draft in enumerate(drafts):
-        for attribute, classes in ATTRIBUTES.items():
+        for attribute, classes in PAPER_ATTRIBUTES.items():
             index = forced[attribute][i]
             assert draft.said.get(attribute) == (classes[index] if index >= 0 else None)
         assert draft.concept is not None or draft.said

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from distalign.config.attributes import ATTRIBUTES as CLASSES
+from distalign.config.attributes import PAPER_ATTRIBUTES as CLASSES
 from distalign.errors import UserError
 from distalign.present.contact_sheet import SHEET, contact_sheet
 from distalign.present.frequencies import FREQUENCIES, frequency_bars, frequency_data

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.faces.bank import load_bank
 from distalign.released.archive import Archive
@@ -40,7 +40,7 @@ def test_a_bank_is_read(races: bool, protocol: int) -> None:
     assert bank.labels["gender"].tolist() == content[1].tolist()
     assert bank.labels.keys() == ({"gender", "race"} if races else {"gender"})
     if races:
-        words = [ATTRIBUTES["race"][index] for index in bank.labels["race"]]
+        words = [PAPER_ATTRIBUTES["race"][index] for index in bank.labels["race"]]
         assert words == [RACES[index] for index in content[3]]
 
 
@@ -149,5 +149,5 @@ def test_a_bank_of_an_archive_is_one_of_ours(tmp_path: Path) -> None:
     bank = load_bank(tmp_path / "bank.safetensors")
     wanted: dict[str, Tensor] = {"race": torch.tensor([2]), "age": torch.tensor([1])}  # black; ages it does not know
     nearest = bank.nearest(bank.embeddings[:1], wanted)
-    black = bank.embeddings[bank.labels["race"] == ATTRIBUTES["race"].index("black")]
+    black = bank.embeddings[bank.labels["race"] == PAPER_ATTRIBUTES["race"].index("black")]
     assert any(torch.equal(nearest[0], face) for face in black)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distalign.classifiers.models import JoinedClassifier, load_classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.errors import UserError
 from distalign.released.archive import Archive
 from distalign.released.classifiers import convert_classifier, read_classifier
@@ -37,7 +37,7 @@ def logits(state: dict[str, Tensor]) -> Tensor:
 def check(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     for attribute, values in ours.items():
-        for index, word in enumerate(ATTRIBUTES[attribute]):
+        for index, word in enumerate(PAPER_ATTRIBUTES[attribute]):
             torch.testing.assert_close(values[:, index], theirs[attribute][:, THEIRS[attribute].index(word)])
 
 

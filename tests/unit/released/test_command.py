@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from distalign.classifiers.models import load_classifier
-from distalign.config.attributes import ATTRIBUTES
+from distalign.config.attributes import PAPER_ATTRIBUTES
 from distalign.config.expansion import merge
 from distalign.config.problems import ConfigError
 from distalign.config.study import Study, load_study
@@ -45,7 +45,7 @@ def test_everything_is_converted(root: Path) -> None:
     released = root / "data/released"
     assert len(load_prompts(released / "prompts/occupation.json").split("test")) == 2
     for name, count in READS.items():
-        assert load_classifier(released / f"classifiers/{name}").attributes == tuple(ATTRIBUTES)[:count]
+        assert load_classifier(released / f"classifiers/{name}").attributes == tuple(PAPER_ATTRIBUTES)[:count]
         assert (released / f"classifiers/{name}/card.md").is_file()
         assert (released / f"classifiers/{name}/metrics.parquet").is_file()
     assert load_bank(released / "banks/celeba.safetensors").labels.keys() == {"gender"}
