@@ -40,8 +40,8 @@ def launch(
         finetune(spec, paths, threads)
         return
     Group(0, processes).share(spec["images_per_step"])  # refuse before starting anything
-    if problem := too_many(processes, torch.cuda.device_count()):
-        raise UserError(f"gpu: {problem}")
+    if problem := too_many(processes, torch.cuda.device_count(), "finetune"):
+        raise UserError(problem)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder) / "work.json"
         share = max(1, threads // processes)

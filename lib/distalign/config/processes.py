@@ -1,4 +1,4 @@
-"""How N images are shared among the processes of a finetuning: evenly, one process per GPU, or not at all."""
+"""How many processes a job may have: as many as share N images evenly, and one per GPU."""
 
 
 def uneven(images: int, processes: int) -> str | None:
@@ -17,11 +17,11 @@ def uneven(images: int, processes: int) -> str | None:
     )
 
 
-def too_many(processes: int, gpus: int) -> str | None:
+def too_many(processes: int, gpus: int, rule: str) -> str | None:
     """What to do about more processes than a machine shows GPUs; None where there are enough, or no GPU at all."""
     if not 0 < gpus < processes:
         return None
     return (
-        f"the job asks for {processes} GPUs, but this machine shows it {gpus} (CUDA_VISIBLE_DEVICES); set gpu of rule "
-        "finetune in set-resources to what there is"
+        f"gpu: the job asks for {processes} GPUs, but this machine shows it {gpus} (CUDA_VISIBLE_DEVICES); set gpu of "
+        f"rule {rule} in set-resources to what there is"
     )

@@ -23,6 +23,7 @@ import pyarrow as pa
 import torch
 
 from distalign.alignment.distributed import end_with_parent
+from distalign.config.processes import too_many
 from distalign.diffusion.images import (
     Cost,
     Effort,
@@ -66,9 +67,12 @@ def generate(
         worker: The module each process runs.
 
     Raises:
-        UserError: what a process stopped on, unreadable prompts, or a model or adapter that cannot be loaded.
+        UserError: more processes than GPUs, what a process stopped on, unreadable prompts, or a model or adapter that
+            cannot be loaded.
         RuntimeError: a process stopped on a defect; its traceback.
     """
+    if problem := too_many(processes, len(_gpus()), "generate_images"):
+        raise UserError(problem)
     parts = min(processes, len(pieces(spec, prompts)))
     if parts <= 1:
         return generate_images(spec, prompts, inputs, lambda: load_run(spec, prompts, inputs, device()), output)
@@ -101,7 +105,7 @@ def _run(folder: Path, parts: int, worker: str) -> None:
     running: dict[int, subprocess.Popen[bytes]] = {}
     try:
         for part in range(parts):
-            own = {"CUDA_VISIBLE_DEVICES": gpus[part % len(gpus)]} if gpus else {}
+            own = {"CUDA_VISIBLE_DEVICES": gpus[part]} if gpus else {}
             command = [sys.executable, "-m", worker, str(folder), str(part)]
             running[part] = subprocess.Popen(command, env=os.environ | own, preexec_fn=end_with_parent)
         while running:
@@ -119,8 +123,9 @@ def _run(folder: Path, parts: int, worker: str) -> None:
 
 def _gpus() -> Sequence[str]:
     """The GPUs this job was given, as CUDA_VISIBLE_DEVICES names them; none on a machine without."""
+    found = torch.cuda.device_count()  # of names that stand for no GPU, as -1, torch counts none
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    return given.split(",")[:found] if given else [str(number) for number in range(found)]
 
 
 def _check(folder: Path, part: int, parts: int, status: int) -> None:

@@ -308,7 +308,7 @@ def test_more_processes_than_gpus_are_refused_before_any_starts(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match=r"gpu: the job asks for 4 GPUs, but this machine shows it 2 "):
         launch(4, {"images_per_step": 24}, None, 1)
-    assert [too_many(2, gpus) for gpus in (0, 2, 8)] == [None] * 3  # 0: on the CPU
+    assert [too_many(2, gpus, "finetune") for gpus in (0, 2, 8)] == [None] * 3  # 0: on the CPU
 
 
 def test_graph_memory_is_counted(tiny_backbone: Path) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distalign.diffusion.adapters import attach_adapter, save_adapter
 from distalign.diffusion.images import Cost
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.errors import UserError
 from distalign.methods.fitting import fit, make_world, save_method
-from distalign.methods.sharding import generate
+from distalign.methods.sharding import _gpus, generate
 from distalign.store.parquet import IMAGES, read_table
 from helpers.looking import reader
 
@@ -105,6 +106,38 @@ def test_what_a_process_stops_on_is_the_message_of_all(tiny_backbone: Path, prom
         made(2, spec, prompts, {"backbone": tiny_backbone, "adapter": tmp_path / "adapter"}, tmp_path)
     assert not (tmp_path / "2.parquet").exists()
     assert not (tmp_path / ".2.parquet.parts").exists()
+
+
+def test_more_processes_than_gpus_are_refused_before_any_starts(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=r"asks for 4 GPUs, but this machine shows it 2 .* of rule generate_images"):
+        made(4, SPEC, prompts, {}, tmp_path)
+    assert not (tmp_path / ".4.parquet.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("visible", "found", "expected"),
+    [
+        (None, 2, ["0", "1"]),
+        ("3,GPU-5f", 2, ["3", "GPU-5f"]),
+        ("1,-1", 1, ["1"]),
+        ("-1", 0, []),  # and what SLURM sets for a job without
+        ("NoDevFiles", 0, []),
+        ("", 0, []),
+        (None, 0, []),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, found: int, expected: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    assert _gpus() == expected
 
 
 def test_a_process_that_dies_fails_the_job(
