@@ -38,9 +38,8 @@ rule train_classifier:
         "../envs/distalign.yaml"
     threads: 8
     resources:
+        **needs("train_classifier", mem_mb=16000, runtime=480),
         gpu=1,
-        mem_mb=16000,
-        runtime=480,
     params:
         spec=lambda job: Spec(STUDY.classifier_spec(job.classifier)),
         version=STAGES["classifiers"],
@@ -90,9 +89,8 @@ rule build_bank:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("build_bank", mem_mb=8000, runtime=120),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=8000,
-        runtime=120,
     params:
         spec=Spec(STUDY.bank_spec()),
         version=STAGES["faces"],
@@ -112,6 +110,9 @@ use rule build_bank as build_reader with:
         "results/{preset}/logs/build_reader.log",
     benchmark:
         "results/{preset}/benchmarks/build_reader.tsv"
+    resources:
+        **needs("build_reader", mem_mb=8000, runtime=120),
+        gpu=STUDY.preset.job.gpu,
     params:
         spec=Spec(STUDY.reader_spec()),
         version=STAGES["faces"],

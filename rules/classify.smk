@@ -30,9 +30,8 @@ rule classify_images:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("classify_images", mem_mb=16000, runtime=240),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=16000,
-        runtime=240,
     params:
         spec=lambda job: Spec(STUDY.classify_spec(job.evaluation)),
         version=STAGES["classify"],
@@ -54,8 +53,7 @@ rule compute_bias:
     conda:
         "../envs/distalign.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **needs("compute_bias", mem_mb=2000, runtime=10),
     params:
         spec=lambda job: Spec(STUDY.bias_spec(job.run)),
         version=STAGES["bias"],
@@ -79,9 +77,8 @@ rule make_reference:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("make_reference", mem_mb=8000, runtime=120),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=8000,
-        runtime=120,
     params:
         spec=lambda job: Spec(STUDY.reference_spec(REFERENCES[job.reference])),
         version=STAGES["reference"],
@@ -106,8 +103,7 @@ rule compute_quality:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("compute_quality", mem_mb=4000, runtime=60),
     params:
         spec=lambda job: Spec(STUDY.quality_spec(job.evaluation)),
         version=STAGES["quality"],

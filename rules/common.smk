@@ -84,6 +84,11 @@ def begin():
         print(f"SLURM jobs of a Snakemake that is no longer alive, cancelled: {', '.join(left)}", file=sys.stderr)
 
 
+def needs(rule, **own):
+    """Memory and minutes of a rule's jobs: its own, the size of Stable Diffusion 1.5, where the preset says nothing."""
+    return own | STUDY.preset.job.needs.get(rule, {})
+
+
 def one_of(names):
     """Regular expression of a wildcard that takes these names and no other."""
     return "|".join(map(re.escape, sorted(names))) or "(?!)"

@@ -13,9 +13,8 @@ rule make_faces:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("make_faces", mem_mb=8000, runtime=720),
         gpu=lambda job: 0 if STUDY.preset.faces[job.dataset].source == "rendered" else STUDY.preset.job.gpu,
-        mem_mb=8000,
-        runtime=lambda job: 120 if STUDY.preset.faces[job.dataset].source == "rendered" else 720,
     params:
         spec=lambda job: Spec(STUDY.faces_spec(job.dataset)),
         version=STAGES["faces"],

@@ -21,9 +21,8 @@ rule compute_originals:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("compute_originals", mem_mb=32000, runtime=1440),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=32000,
-        runtime=1440,
     params:
         spec=lambda job: Spec(STUDY.plan_spec(*PLANS[job.plan])),
         version=STAGES["originals"],
@@ -61,9 +60,8 @@ rule finetune:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("finetune", mem_mb=32000, runtime=2880),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=32000,
-        runtime=2880,
     params:
         spec=lambda job: Spec(STUDY.finetune_spec(job.run, int(job.seed))),
         version=STAGES["finetune"],
@@ -95,9 +93,8 @@ rule fit_method:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("fit_method", mem_mb=32000, runtime=1440),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=32000,
-        runtime=1440,
     params:
         spec=lambda job: Spec(STUDY.fit_spec(job.run, int(job.seed))),
         version=STAGES["fit"],
@@ -125,8 +122,7 @@ rule convert_adapter:
     conda:
         "../envs/distalign.yaml"
     resources:
-        mem_mb=12000,
-        runtime=30,
+        **needs("convert_adapter", mem_mb=12000, runtime=30),
     params:
         spec=lambda job: Spec(STUDY.fit_spec(job.run, int(job.seed))),
         version=STAGES["method released"],

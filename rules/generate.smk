@@ -19,9 +19,8 @@ rule generate_images:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("generate_images", mem_mb=16000, runtime=480),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=16000,
-        runtime=480,
     params:
         spec=lambda job: Spec(STUDY.image_spec(job.run, int(job.seed), job.evaluation)),
         version=STAGES["generate"],

@@ -18,8 +18,7 @@ rule train_early_backbone:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
-        mem_mb=8000,
-        runtime=120,
+        **needs("train_early_backbone", mem_mb=8000, runtime=120),
     params:
         spec=Spec(early_spec(STUDY.preset)),
         version=STAGES["early_backbone"],
@@ -44,9 +43,8 @@ rule study_gradients:
         "../envs/distalign.yaml"
     threads: STUDY.preset.job.threads
     resources:
+        **needs("study_gradients", mem_mb=32000, runtime=1440),
         gpu=STUDY.preset.job.gpu,
-        mem_mb=32000,
-        runtime=1440,
     params:
         spec=lambda job: Spec(STUDY.gradient_study_spec(job.study)),
         version=STAGES["gradient_study"],

@@ -42,8 +42,7 @@ rule pretrain_stage:
         "../envs/distalign.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=600,
+        **needs("pretrain_stage", mem_mb=8000, runtime=600),
     message:
         "Pretraining: {wildcards.stage}"
     script:
@@ -64,6 +63,9 @@ use rule train_classifier as pretrain_classifier with:
         "results/{preset}/benchmarks/pretrain_classifier/{classifier}.tsv"
     wildcard_constraints:
         classifier=one_of(STUDY.preset.classifiers),
+    resources:
+        **needs("pretrain_classifier", mem_mb=16000, runtime=480),
+        gpu=1,
     params:
         spec=lambda job: Spec(STUDY.classifier_training_spec(job.classifier)),
         version=STAGES["classifiers"],

@@ -99,6 +99,13 @@ def submissions(folder: Path, *arguments: str) -> list[list[str]]:
     return [words[1:] for words in _watched(folder, "submissions.py", *arguments) if words[:1] == ["submitted:"]]
 
 
+def needs(folder: Path, *arguments: str) -> dict[str, tuple[str, str]]:
+    """Memory and minutes that a dry run gives the jobs of each rule, which are alike."""
+    given = {tuple(words[1:]) for words in _watched(folder, "submissions.py", *arguments) if words[:1] == ["needs:"]}
+    assert len({rule for rule, *_ in given}) == len(given)
+    return {rule: (memory, minutes) for rule, memory, minutes in given}
+
+
 def lines_executed(folder: Path, *arguments: str) -> int:
     """How many lines of this project a dry run executes."""
     return next(int(words[1]) for words in _watched(folder, "lines.py", *arguments) if words[:1] == ["executed:"])

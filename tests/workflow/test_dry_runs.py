@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.workflow import ROOT, copy_project, edit_yaml, lines_executed, planned, snakemake, submissions
+from distalign.config.models.preset import RULES
+from helpers.workflow import ROOT, copy_project, edit_yaml, lines_executed, needs, planned, snakemake, submissions
 
 pytestmark = pytest.mark.workflow
 
@@ -138,16 +139,21 @@ def test_format_is_clean() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def rule_blocks() -> dict[str, str]:
+    """The text of every rule by its name, also of those made of others (`use rule`)."""
+    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    blocks = re.split(r"^(?=rule |use rule )", rules, flags=re.M)[1:]
+    return {re.match(r"(?:use rule \w+ as|rule) (\w+)", block)[1]: block for block in blocks}
+
+
 def test_every_rule_says_what_the_house_asks_for() -> None:
-    for path in (ROOT / "rules").glob("*.smk"):
-        for block in re.split(r"^rule ", path.read_text(), flags=re.M)[1:]:
-            name = block.partition(":")[0]
-            if "\n    output:" not in block:
-                continue
-            for directive in ("log", "benchmark", "message", "resources", "conda", "script"):
-                assert f"\n    {directive}:" in block, f"{path.name}: rule {name} has no {directive}"
-            assert f"workflow_scripts/{name}.py" in block
-            assert block.count("\n") <= 45, f"{path.name}: rule {name} is long"
+    for name, block in rule_blocks().items():
+        if "\n    output:" not in block or block.startswith("use "):
+            continue
+        for directive in ("log", "benchmark", "message", "resources", "conda", "script"):
+            assert f"\n    {directive}:" in block, f"rule {name} has no {directive}"
+        assert f"workflow_scripts/{name}.py" in block
+        assert block.count("\n") <= 45, f"rule {name} is long"
 
 
 def test_snakefile_and_scripts_are_short() -> None:
@@ -248,14 +254,30 @@ def test_the_paper_is_dozens_of_slurm_jobs(paper: Path, preset: str) -> None:
 @pytest.mark.parametrize("profile", ["slurm", "slurm-test"])
 def test_every_rule_that_asks_for_a_gpu_goes_where_there_are_some(profile: str) -> None:
     resources = yaml.safe_load((ROOT / f"profiles/{profile}/config.yaml").read_text())["set-resources"]
-    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    asking = {
-        block.partition(":")[0] for block in re.split(r"^rule ", rules, flags=re.M)[1:] if "\n        gpu=" in block
-    }
-    asking |= {new for old, new in re.findall(r"^use rule (\w+) as (\w+) with:", rules, flags=re.M) if old in asking}
+    blocks = rule_blocks()
+    asking = {name for name, block in blocks.items() if "\n        gpu=" in block}
+    used = {name: re.match(r"use rule (\w+)", block) for name, block in blocks.items()}
+    asking |= {name for name, base in used.items() if base and base[1] in asking}
     assert {"finetune", "build_reader", "study_gradients"} <= asking <= resources.keys()
-    for needs in resources.values():
-        assert (needs["slurm_partition"], needs["tasks_per_gpu"]) == ("gpu", 0)
+    for asked in resources.values():
+        assert (asked["slurm_partition"], asked["tasks_per_gpu"]) == ("gpu", 0)
+
+
+def test_a_preset_says_what_a_job_of_a_rule_needs(tmp_path: Path) -> None:
+    """A profile may still say otherwise, and where nobody says anything the rule's own numbers hold."""
+    project = copy_project(tmp_path / "needs")
+    mini = {"finetune": {"mem_mb": 5000, "runtime": 90}, "generate_images": {"runtime": 20}, "fit_method": None}
+    edit_yaml(project / "presets/mini.yaml", job={"threads": 1, "gpu": 0, "needs": mini})
+    edit_yaml(project / "presets/smoke.yaml", job={"gpu": 1, "needs": {"finetune": {"mem_mb": 4000}}})
+    given = needs(project, "--set-resources", "generate_images:runtime=30", "--config", "preset=smoke")
+    assert given["finetune"] == ("4000", "90")
+    assert given["generate_images"] == ("16000", "30")
+    assert given["classify_images"] == ("16000", "240")
+
+
+def test_a_preset_may_name_the_rules_that_ask_it_and_no_others() -> None:
+    asking = {name: re.findall(r'\*\*needs\("(\w+)"', block) for name, block in rule_blocks().items()}
+    assert {name: asked for name, asked in asking.items() if asked} == {name: [name] for name in RULES}
 
 
 def test_a_row_costs_a_dry_run_the_same_however_many_there_are(tmp_path: Path) -> None:

@@ -245,6 +245,12 @@ def test_a_ready_made_bank_depends_on_no_faces(raw: dict[str, Any], own_root: Pa
         ("from: mini\nbackbone: {source: hub}", "also needs id and revision"),
         ("from: mini\nby_attributes: {race+gender: {rank: 2}}", "in the order gender+race+age"),
         ("from: mini\nby_trained: {unet+text_encoder: {rank: 2}}", "in the order text_encoder+unet+prompt_prefix"),
+        (
+            "from: mini\njob: {needs: {finetun: {mem_mb: 1}}}",
+            "job.needs.finetun: {\"mem_mb\": 1}\n      unknown key; did you mean 'finetune'?",
+        ),
+        ("from: mini\njob: {needs: {finetune: {mem: 1}}}", "unknown key; did you mean 'mem_mb'?"),
+        ("from: mini\njob: {needs: {finetune: {runtime: 2h}}}", "should be a valid integer"),
         ("from: mini\nprompts: {occupations: {file: nowhere.json}}", "No such file"),
         ("", "this key is missing"),
     ],

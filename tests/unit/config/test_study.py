@@ -12,6 +12,7 @@ from distalign.config.fingerprint import fingerprint
 from distalign.config.models import RunSettings
 from distalign.config.specs import run_meaning
 from distalign.config.study import Study, load_study
+from helpers.workflow import edit_yaml
 
 
 def inline(raw: dict[str, Any], **entry: Any) -> dict[str, Any]:
@@ -173,6 +174,20 @@ def test_order_of_keys_and_comments_change_no_specification(raw: dict[str, Any],
     first, second = load_study(raw, root), load_study(yaml.safe_load(f"# a comment\n{text}"), root)
     for run in first.runs:
         assert fingerprint(first.finetune_spec(run, 0)) == fingerprint(second.finetune_spec(run, 0))
+
+
+def test_what_a_job_needs_changes_no_specification(raw: dict[str, Any], own_root: Path) -> None:
+    before = load_study(raw, own_root)
+    edit_yaml(own_root / "presets/mini.yaml", job={"threads": 3, "needs": {"finetune": {"mem_mb": 1, "runtime": 1}}})
+    after = load_study(raw, own_root)
+    assert after.preset.job.needs == {"finetune": {"mem_mb": 1, "runtime": 1}} != before.preset.job.needs
+    for specification in (
+        lambda study: study.plan_spec("ours_gender", 0),
+        lambda study: study.finetune_spec("ours_gender", 0),
+        lambda study: study.image_spec("ours_gender", 0, "occupations"),
+        lambda study: study.classify_spec("occupations"),
+    ):
+        assert specification(after) == specification(before)
 
 
 def test_only_a_split_that_is_used_matters(raw: dict[str, Any], own_root: Path) -> None:

@@ -1,6 +1,6 @@
 """What all models share: strict keys, safe names, numbers, and mappings whose keys another model fixes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -100,7 +100,12 @@ class Distribution(Keys):
 
 def by_attribute(name: str, doc: str, value: Callable[[str], Any]) -> Keys:
     """Annotation for a mapping from attributes to `value(attribute)`, in the order of ATTRIBUTES."""
-    fields: Any = {key: (value(key) | None, Field(None, description=f"For {key}.")) for key in ATTRIBUTES}
+    return by_name(ATTRIBUTES, name, doc, value)
+
+
+def by_name(names: Iterable[str], name: str, doc: str, value: Callable[[str], Any]) -> Keys:
+    """Annotation for a mapping from some of `names` to `value(name)`, in their order."""
+    fields: Any = {key: (value(key) | None, Field(None, description=f"For {key}.")) for key in names}
     return Keys(create_model(name, __base__=Model, __doc__=doc, **fields), exclude_none=True)
 
 

@@ -17,6 +17,7 @@ from distalign.config.models.base import (
     Seed,
     Share,
     by_attribute,
+    by_name,
     partial,
 )
 from distalign.config.models.faces import Faces
@@ -181,12 +182,38 @@ class _Sizes:
         return {"sample": "auto", "gradient": "auto"} if value == "auto" else value
 
 
+# The rules whose needs depend on the world; the others need little in every one.
+RULES = (
+    "make_faces", "train_classifier", "build_bank", "build_reader", "compute_originals", "finetune", "fit_method",
+    "convert_adapter", "generate_images", "classify_images", "compute_bias", "make_reference", "compute_quality",
+    "train_early_backbone", "study_gradients", "pretrain_stage", "pretrain_classifier",
+)  # fmt: skip
+
+
+class Needs(Model):
+    """What one job of a rule needs."""
+
+    mem_mb: Count | None = Field(None, description="Main memory in MB; unset: what stands in the rule.")
+    runtime: Count | None = Field(None, description="Time limit in minutes; unset: what stands in the rule.")
+
+
+NeedsByRule = Annotated[
+    dict[str, dict[str, int]],
+    by_name(RULES, "NeedsByRule", "The needs of each rule's jobs.", lambda rule: Needs),
+]
+
+
 class Job(Model):
     """What one torch job asks of the machine or the cluster."""
 
     threads: Count = Field(8, description="CPU threads; at most as many as Snakemake may use.")
     gpu: NonNegativeInt = Field(
         1, description="GPUs of a job that renders or looks at images. 0: none, as many jobs side by side as fit."
+    )
+    needs: NeedsByRule = Field(
+        default_factory=dict,
+        description="Memory and minutes by rule, where they differ from what stands in the rule: that suits Stable "
+        "Diffusion 1.5.",
     )
 
 
@@ -267,7 +294,9 @@ class Preset(Model):
         None, description="Real pictures that image quality is measured against; unset: it is not measured."
     )
     micro_batch: Annotated[MicroBatch, _Sizes()] = Field(description="Images in flight at once; auto: all sizes are.")
-    job: Job = Field(default_factory=Job, description="CPU threads and GPUs of a job; changes no meaning.")
+    job: Job = Field(
+        default_factory=Job, description="CPU threads, GPUs, memory and minutes of a job; changes no meaning."
+    )
     defaults: RunDefaults = Field(description="Settings of every run that does not say otherwise.")
     by_attributes: dict[AttributeSet, RunDefaults] = Field(
         default_factory=dict,
