@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distalign.diffusion.pipeline import Pipeline
+from distalign.errors import UserError
 
 Padding = Literal["longest", "max_length"]
 
@@ -95,7 +96,17 @@ def end_positions(pipeline: Pipeline, texts: Sequence[str]) -> Tensor:
 
 
 def _token_ids(pipeline: Pipeline, text: str, prefix: list[int]) -> list[int]:
-    """Token ids with start and end, the prefix after the start, cut to the model's length."""
-    room = pipeline.tokenizer.model_max_length - len(prefix)
-    start, *rest = pipeline.tokenizer(text, truncation=True, max_length=room)["input_ids"]
+    """Token ids with start and end, the prefix after the start, cut to the model's length.
+
+    Raises:
+        UserError: without the prefix the text would fit.
+    """
+    length = pipeline.tokenizer.model_max_length
+    ids = pipeline.tokenizer(text, truncation=True, max_length=length)["input_ids"]
+    if len(ids) < length < len(ids) + len(prefix):
+        raise UserError(
+            f"prefix_tokens: after {len(prefix)} of them no room is left for {text!r}, {len(ids)} tokens of the "
+            f"{length} that the text encoder reads; set it to {length - len(ids)} at most."
+        )
+    start, *rest = pipeline.tokenizer(text, truncation=True, max_length=length - len(prefix))["input_ids"]
     return [start, *prefix, *rest]
