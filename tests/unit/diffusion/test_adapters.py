@@ -10,6 +10,7 @@ from distalign.diffusion.noise import initial_noise
 from distalign.diffusion.pipeline import load_pipeline
 from distalign.diffusion.sampler import generate
 from distalign.diffusion.schedule import SOLVER
+from distalign.diffusion.text import encode_prompts
 from distalign.errors import UserError
 from helpers.tiny import PROMPTS
 
@@ -57,6 +58,19 @@ def test_saved_adapter_gives_the_same_images_here_and_in_diffusers(
         tiny_backbone, tmp_path / "adapter", "<distalign> " if train == ["prompt_prefix"] else ""
     )
     assert torch.allclose(through_diffusers, expected, atol=1e-4)
+
+
+def test_a_prefix_that_leaves_no_room_for_the_prompt_is_refused(tiny_backbone: Path) -> None:
+    tokenizer = load_pipeline(tiny_backbone).tokenizer
+    room = tokenizer.model_max_length - len(tokenizer(PROMPTS[0])["input_ids"])
+    for tokens, fits in ((room, True), (room + 1, False)):
+        pipeline = load_pipeline(tiny_backbone)
+        attach_adapter(pipeline, ["prompt_prefix"], rank=2, prefix_tokens=tokens, seed=1)
+        if fits:
+            assert encode_prompts(pipeline, PROMPTS[:1]).embeddings.shape[1] == tokenizer.model_max_length
+        else:
+            with pytest.raises(UserError, match=f"prefix_tokens: .* set it to {room} at most"):
+                encode_prompts(pipeline, PROMPTS[:1])
 
 
 def test_a_fresh_lora_changes_nothing_and_depends_on_its_seed_only(tiny_backbone: Path) -> None:
