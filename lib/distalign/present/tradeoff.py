@@ -81,7 +81,7 @@ def tradeoff(
                 axes.remove()
             elif place % columns == 0:
                 axes.set_ylabel(heading(preservation))
-        figure.legend(handles=_legend(looks, points), loc="outside lower left", ncols=3)
+        figure.legend(handles=_legend(looks, points), loc="outside lower left", ncols=columns + 1)
         figure.legend(handles=key, loc="outside right upper", fontsize=6, labelspacing=0.25, handletextpad=0)
         for axes, metric in zip(grid, bias, strict=False):
             numbers: dict[tuple[float, float], list[str]] = {}  # rows of one run are at one place
@@ -114,7 +114,7 @@ def _is_point(row: Mapping[str, Any]) -> bool:
 
 def _looks(groups: Sequence[str | None]) -> dict[str | None, Look]:
     """Colour and shape of every group; rows outside any are grey."""
-    shapes = cycle(zip(RUN_COLOURS[1:], MARKERS[1:], strict=False))
+    shapes = zip(cycle(RUN_COLOURS[1:]), cycle(MARKERS[1:]), strict=False)  # of unlike lengths: many pairs
     looks: dict[str | None, Look] = {None: {"color": MUTED, "marker": MARKERS[0]}}
     for group in dict.fromkeys(group for group in groups if group is not None):
         looks[group] = dict(zip(("color", "marker"), next(shapes), strict=True))
@@ -148,9 +148,15 @@ def _key(looks: Mapping[str | None, Look], points: Sequence[Mapping[str, Any]]) 
     """What the numbers say."""
     rows = {row["number"]: row for row in points if row["number"] is not None}
     return [
-        Line2D([], [], linestyle="", markersize=4, label=f"{number}  {row['label']}", **looks[row["group"]])
+        Line2D([], [], linestyle="", markersize=4, label=f"{number}  {_named(row)}", **looks[row["group"]])
         for number, row in rows.items()
     ]
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    """The label of a row; of one that is a bare number, with its group: `Rank 2`."""
+    bare = not any(map(str.isalpha, row["label"]))
+    return f"{row['group']} {row['label']}" if bare and row["group"] else str(row["label"])
 
 
 def _legend(looks: Mapping[str | None, Look], points: Sequence[Mapping[str, Any]]) -> list[Artist]:

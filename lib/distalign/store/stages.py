@@ -31,7 +31,7 @@ STAGES: dict[str, int] = {
     "bias": 1,
     "results": 1,
     "tables": 3,
-    "figures": 3,
+    "figures": 4,
     "early_backbone": 1,
     "gradient_study": 1,
     "claims": 2,
