@@ -124,6 +124,16 @@ def test_scatter_says_which_point_is_which_row_by_numbers_that_are_in_the_data_t
     assert beside == {"1": pytest.approx(values[1]), "2, 3": pytest.approx(values[2])}  # one run, one place
 
 
+def test_scatter_of_many_groups_tells_all_apart_and_names_bare_numbers_with_their_group():
+    labels = ["2", ".8", "half", "1", "32", "no loss", "4"]
+    rows = [entry("uce", label, group=f"Setting {number}") for number, label in enumerate(labels)]
+    figure, _ = scatter([ROWS[0], *rows])
+    (axes,) = figure.axes
+    points = [line for line in axes.lines if line.get_marker() not in (None, "None", "")]
+    assert len({(line.get_color(), line.get_marker()) for line in points}) == len(labels)
+    assert {"1  Setting 0 2", "2  Setting 1 .8", "3  half", "6  no loss"} <= set(words(figure))
+
+
 def test_scatter_shows_the_original_as_a_point_where_it_has_a_value():
     figure, data = scatter(preservation="clip_t")
     assert all(row["preservation"] is not None for row in data.to_pylist())
