@@ -214,7 +214,8 @@ def _open(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file. Run the step that makes it.")
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+        # Without pre_buffer, which keeps in memory all that was read of a file until the last of it is.
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from None
     present = {field.name: field.type for field in file.schema_arrow}

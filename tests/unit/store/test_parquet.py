@@ -143,6 +143,20 @@ def test_streamed_batches_give_the_bytes_of_one_write(tmp_path):
     assert np.concatenate([batch["index"].to_numpy() for batch in batches]).tolist() == list(range(10))
 
 
+def test_memory_of_reading_in_batches_does_not_grow_with_the_file(tmp_path):
+    generator, path = np.random.default_rng(0), tmp_path / "a.parquet"
+    with ParquetWriter(path, FACES, {}, rows_per_group=8) as writer:
+        for number in range(40):
+            cells = [{"bytes": generator.bytes(50_000), "path": None} for _ in range(8)]
+            known = {"image_id": [f"{number}-{row}" for row in range(8)], "image": cells}
+            empty = {name: [None] * 8 for name in FACES.names}
+            writer.write({**empty, **known, "split": ["train"] * 8, "found": [False] * 8})
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in read_batches(path, FACES, rows=16, columns=["image"]):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < path.stat().st_size / 4
+
+
 def test_failure_while_streaming_leaves_nothing(tmp_path, recwarn):
     path = tmp_path / "a.parquet"
     with pytest.raises(KeyboardInterrupt), ParquetWriter(path, TRAIN_LOG, {}, rows_per_group=1) as writer:
